@@ -1,0 +1,298 @@
+// Package wire turns bytes into nouns and back: canonical events, raw frames, the public batches of mentions and the
+// internal facts. It is pure: no I/O, no clock. Bytes from outside give a *social.Invalid, never a panic.
+package wire
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/segmentio/encoding/json"
+
+	"polyphony/pkg/social"
+)
+
+const (
+	// MaxEvent bounds one event in bytes: one MiB is fifty times the longest post of any network.
+	MaxEvent = 1 << 20
+	// maxDepth bounds nesting; the canonical event needs three levels. The parser recurses, its stack must not.
+	maxDepth = 64
+
+	parseFlags = json.ZeroCopy | json.DontMatchCaseInsensitiveStructFields
+)
+
+// EventDecoder decodes canonical events one at a time, reusing its memory: an event is valid until the next call,
+// and its strings alias the line it was decoded from.
+type EventDecoder struct {
+	raw   rawEvent
+	event social.Event
+	ctrs  social.Counters
+}
+
+// rawEvent is the canonical event as it travels.
+type rawEvent struct {
+	ID        string      `json:"id"`
+	Source    string      `json:"source"`
+	Kind      string      `json:"kind"`
+	Time      string      `json:"time"`
+	Text      string      `json:"text"`
+	Title     string      `json:"title"`
+	Lang      string      `json:"lang"`
+	URL       string      `json:"url"`
+	Author    rawAuthor   `json:"author"`
+	Account   string      `json:"account"`
+	InReplyTo rawRef      `json:"in_reply_to"`
+	RootID    string      `json:"root_id"`
+	Object    rawRef      `json:"object"`
+	Place     rawPlace    `json:"place"`
+	Mentions  []rawPerson `json:"mentions"`
+	Hashtags  []string    `json:"hashtags"`
+	Links     []string    `json:"links"`
+	Counters  rawCounters `json:"counters"`
+}
+
+type rawAuthor struct {
+	ID        string `json:"id"`
+	Handle    string `json:"handle"`
+	Name      string `json:"name"`
+	Bio       string `json:"bio"`
+	Location  string `json:"location"`
+	Country   string `json:"country"`
+	Followers int64  `json:"followers"`
+	Verified  bool   `json:"verified"`
+	Bot       bool   `json:"bot"`
+}
+
+type rawRef struct {
+	ID       string `json:"id"`
+	AuthorID string `json:"author_id"`
+}
+
+type rawPlace struct {
+	Country string `json:"country"`
+}
+
+type rawPerson struct {
+	ID     string `json:"id"`
+	Handle string `json:"handle"`
+}
+
+// rawCounters are pointers: a total that is absent differs from one that is zero.
+type rawCounters struct {
+	Likes      *int64 `json:"likes"`
+	Replies    *int64 `json:"replies"`
+	Shares     *int64 `json:"shares"`
+	Views      *int64 `json:"views"`
+	ObservedAt string `json:"observed_at"`
+}
+
+// Decode reads one event and checks it against the contract, all but its time against the clock.
+// The error is a *social.Invalid.
+func (d *EventDecoder) Decode(line []byte) (*social.Event, error) {
+	if len(line) > MaxEvent {
+		return nil, invalid(social.TooLarge, "event over 1 MiB")
+	}
+	if !utf8.Valid(line) {
+		return nil, invalid(social.InvalidUTF8, "event is not UTF-8")
+	}
+	if err := checkShape(line); err != nil {
+		return nil, err
+	}
+	raw := &d.raw
+	*raw = rawEvent{Mentions: raw.Mentions[:0], Hashtags: raw.Hashtags[:0], Links: raw.Links[:0]}
+	rest, err := json.Parse(line, raw, parseFlags)
+	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, explainParse(line)
+	}
+	return d.check()
+}
+
+// checkShape refuses what the parser would accept or choke on: anything but an object, and deep nesting.
+func checkShape(line []byte) error {
+	trimmed := bytes.TrimLeft(line, " \t\r\n")
+	if len(trimmed) == 0 || trimmed[0] != '{' {
+		return invalid(social.InvalidJSON, "want a JSON object")
+	}
+	if bytes.Count(line, []byte("{"))+bytes.Count(line, []byte("[")) > maxDepth && nesting(line) > maxDepth {
+		return invalid(social.InvalidJSON, "nested more than 64 levels deep")
+	}
+	return nil
+}
+
+// nesting is the greatest number of brackets open at once outside strings.
+func nesting(b []byte) int {
+	depth, deepest, inString := 0, 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > deepest {
+				deepest = depth
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// explainParse finds out what the fast parser disliked: the text is no JSON, or a field has another type.
+func explainParse(line []byte) error {
+	var e rawEvent
+	err := stdjson.Unmarshal(line, &e)
+	var wrong *stdjson.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		kind, _, _ := strings.Cut(wrong.Value, " ") // what follows "number" is the number itself
+		return invalid(social.InvalidField, wrong.Field+": a JSON "+kind+" does not fit")
+	case err != nil:
+		return invalid(social.InvalidJSON, "not a JSON object on its own")
+	}
+	return invalid(social.InvalidJSON, "unusual JSON")
+}
+
+// check moves the raw fields into d.event and holds them against the contract.
+func (d *EventDecoder) check() (*social.Event, error) {
+	raw, e := &d.raw, &d.event
+	kind := social.Kind(raw.Kind)
+	switch {
+	case raw.Source == "":
+		return nil, invalid(social.MissingField, "source")
+	case !social.ValidName(raw.Source):
+		return nil, invalid(social.InvalidField, "source: want [a-z][a-z0-9-]{0,31}")
+	case raw.Kind == "":
+		return nil, invalid(social.MissingField, "kind")
+	case !kind.Known():
+		return nil, invalid(social.UnknownKind, "kind: none of post, reply, share, reaction, follow, view, edit, delete, counters")
+	case raw.Time == "":
+		return nil, invalid(social.MissingField, "time")
+	case raw.ID == "" && !kind.IsStatement():
+		return nil, invalid(social.MissingField, "id")
+	case raw.Author.ID == "" && !kind.IsStatement():
+		return nil, invalid(social.MissingField, "author.id")
+	case raw.Object.ID == "" && kind.NeedsObject() && (kind != social.Delete || raw.Object.AuthorID == ""):
+		return nil, invalid(social.MissingField, "object.id")
+	case raw.Author.Followers < 0:
+		return nil, invalid(social.InvalidField, "author.followers: negative")
+	}
+	for _, id := range [...]struct{ name, value string }{
+		{"id", raw.ID}, {"author.id", raw.Author.ID}, {"account", raw.Account}, {"root_id", raw.RootID},
+		{"object.id", raw.Object.ID}, {"object.author_id", raw.Object.AuthorID},
+		{"in_reply_to.id", raw.InReplyTo.ID}, {"in_reply_to.author_id", raw.InReplyTo.AuthorID},
+	} {
+		if len(id.value) > social.MaxID {
+			return nil, invalid(social.InvalidField, id.name+": over 1 KiB")
+		}
+	}
+	at, ok := parseTime(raw.Time)
+	if !ok {
+		return nil, invalid(social.InvalidField, "time: want RFC 3339")
+	}
+	place, ok := country(raw.Place.Country)
+	if !ok {
+		return nil, invalid(social.InvalidField, "place.country: want two letters (ISO 3166-1)")
+	}
+	home, ok := country(raw.Author.Country)
+	if !ok {
+		return nil, invalid(social.InvalidField, "author.country: want two letters (ISO 3166-1)")
+	}
+	counters, err := d.counters(at)
+	if err != nil {
+		return nil, err
+	}
+	if counters == nil && kind == social.Counted {
+		return nil, invalid(social.MissingField, "counters")
+	}
+
+	mentions := e.Mentions[:0]
+	for _, m := range raw.Mentions {
+		mentions = append(mentions, social.Person(m))
+	}
+	*e = social.Event{
+		Source: raw.Source, ID: raw.ID, Kind: kind, Time: at,
+		Title: raw.Title, Text: raw.Text, Lang: raw.Lang, URL: raw.URL,
+		Hashtags: raw.Hashtags, Links: raw.Links, Mentions: mentions,
+		Author: social.Author{
+			ID: raw.Author.ID, Handle: raw.Author.Handle, Name: raw.Author.Name, Bio: raw.Author.Bio,
+			Location: raw.Author.Location, Country: home,
+			Followers: raw.Author.Followers, Verified: raw.Author.Verified, Bot: raw.Author.Bot,
+		},
+		Account: raw.Account, InReplyTo: social.Ref(raw.InReplyTo), RootID: raw.RootID, Object: social.Ref(raw.Object),
+		PlaceCountry: place, Counters: counters,
+	}
+	return e, nil
+}
+
+// counters gives the totals that the event carries, nil when it carries none. They hold from the event's own time
+// where the network does not say when it counted.
+func (d *EventDecoder) counters(at time.Time) (*social.Counters, error) {
+	raw := &d.raw.Counters
+	if raw.Likes == nil && raw.Replies == nil && raw.Shares == nil && raw.Views == nil {
+		return nil, nil
+	}
+	d.ctrs = social.Counters{ObservedAt: at}
+	for _, c := range [...]struct {
+		name string
+		from *int64
+		to   *int64
+	}{
+		{"likes", raw.Likes, &d.ctrs.Likes}, {"replies", raw.Replies, &d.ctrs.Replies},
+		{"shares", raw.Shares, &d.ctrs.Shares}, {"views", raw.Views, &d.ctrs.Views},
+	} {
+		if c.from == nil {
+			continue
+		}
+		if *c.from < 0 {
+			return nil, invalid(social.InvalidField, "counters."+c.name+": negative")
+		}
+		*c.to = *c.from
+	}
+	if raw.ObservedAt != "" {
+		observed, ok := parseTime(raw.ObservedAt)
+		if !ok {
+			return nil, invalid(social.InvalidField, "counters.observed_at: want RFC 3339")
+		}
+		d.ctrs.ObservedAt = observed
+	}
+	return &d.ctrs, nil
+}
+
+// parseTime reads RFC 3339 with any offset, in either case of its letters, and cuts it to milliseconds.
+func parseTime(s string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		if t, err = time.Parse(time.RFC3339Nano, strings.ToUpper(s)); err != nil {
+			return time.Time{}, false
+		}
+	}
+	return t.UTC().Truncate(time.Millisecond), true
+}
+
+// country gives an ISO 3166-1 code in upper case; "" stays "".
+func country(s string) (string, bool) {
+	if s == "" {
+		return "", true
+	}
+	if len(s) != 2 {
+		return "", false
+	}
+	a, b := s[0]&^0x20, s[1]&^0x20
+	if a < 'A' || a > 'Z' || b < 'A' || b > 'Z' {
+		return "", false
+	}
+	if a == s[0] && b == s[1] {
+		return s, true
+	}
+	return strings.ToUpper(s), true
+}
+
+func invalid(code social.Code, detail string) *social.Invalid {
+	return &social.Invalid{Code: code, Detail: detail}
+}

@@ -1,0 +1,275 @@
+package wire
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/encoding/json"
+
+	"polyphony/pkg/social"
+)
+
+const (
+	// BatchContentType is the media type of every public message: CloudEvents 1.0, JSON batch format.
+	BatchContentType = "application/cloudevents-batch+json"
+	// MentionType is the CloudEvents type of a mention.
+	MentionType = "polyphony.mention.v1"
+	// RetractionType is the CloudEvents type of a mention that no longer holds.
+	RetractionType = "polyphony.retraction.v1"
+	// MaxBatch bounds a public message in bytes; only a batch of one mention may be larger.
+	MaxBatch = 256 << 10
+
+	timeLayout = "2006-01-02T15:04:05.000Z"
+)
+
+// A public batch is "[", newline, one CloudEvent a line, "]". BeginBatch, AppendMention for each, EndBatch.
+
+// BeginBatch opens a batch in dst's memory.
+func BeginBatch(dst []byte) []byte { return append(dst[:0], "[\n"...) }
+
+// EndBatch closes a batch after its last mention.
+func EndBatch(dst []byte) []byte {
+	dst = bytes.TrimSuffix(dst, []byte(",\n"))
+	return append(dst, "\n]\n"...)
+}
+
+// AppendMention appends m as one CloudEvent on a line of its own. origin is the CloudEvents source.
+func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
+	dst = append(dst, `{"specversion":"1.0","type":"`+MentionType+`","source":`...)
+	dst = appendString(dst, origin)
+	dst = append(dst, `,"id":"`...)
+	dst = appendHex(dst, m.EventKey[:])
+	dst = append(dst, '.')
+	dst = append(dst, m.Node.Division...)
+	dst = append(dst, '.')
+	dst = append(dst, m.Node.Territory...)
+	dst = append(dst, '.')
+	dst = appendHex(dst, m.Version[:])
+	dst = append(dst, `","time":"`...)
+	dst = m.Time.AppendFormat(dst, timeLayout)
+	dst = append(dst, `","recordedtime":"`...)
+	dst = m.RecordedTime.AppendFormat(dst, timeLayout)
+	dst = append(dst, `","datacontenttype":"application/json","data":`...)
+	dst = AppendMentionData(dst, m)
+	return append(dst, "},\n"...)
+}
+
+// AppendMentionData appends the data of a mention: the columns of the table mentions, under their names.
+func AppendMentionData(dst []byte, m *social.Mention) []byte {
+	dst = append(dst, `{"division":"`...)
+	dst = append(dst, m.Node.Division...)
+	dst = append(dst, `","territory":"`...)
+	dst = append(dst, m.Node.Territory...)
+	dst = appendKey(dst, `","event_key":"`, m.EventKey)
+	dst = append(dst, `","version":"`...)
+	dst = appendHex(dst, m.Version[:])
+	dst = append(dst, `","time":"`...)
+	dst = m.Time.AppendFormat(dst, timeLayout)
+	dst = append(dst, `","recorded_time":"`...)
+	dst = m.RecordedTime.AppendFormat(dst, timeLayout)
+	dst = append(dst, `","source":"`...)
+	dst = append(dst, m.Source...)
+	dst = append(dst, `","kind":"`...)
+	dst = append(dst, m.Kind...)
+	dst = appendKey(dst, `","author_key":"`, m.AuthorKey)
+	dst = appendKey(dst, `","parent_key":"`, m.ParentKey)
+	dst = appendKey(dst, `","root_key":"`, m.RootKey)
+	dst = appendKey(dst, `","parent_author_key":"`, m.ParentAuthorKey)
+	dst = append(dst, `","via":"`...)
+	dst = append(dst, m.Via...)
+	dst = append(dst, `","account":`...)
+	dst = appendString(dst, m.Account)
+	dst = appendBool(dst, `,"owned":`, m.Owned)
+	dst = appendBool(dst, `,"by_company":`, m.ByCompany)
+	dst = appendBool(dst, `,"bot":`, m.Bot)
+	dst = append(dst, `,"role":"`...)
+	dst = append(dst, m.Role...)
+	dst = append(dst, `","role_confidence":`...)
+	dst = appendFloat(dst, m.RoleConfidence)
+	dst = append(dst, `,"lang":`...)
+	dst = appendString(dst, m.Lang)
+	dst = append(dst, `,"country":"`...)
+	dst = append(dst, m.Country...)
+	dst = append(dst, `","country_method":"`...)
+	dst = append(dst, m.CountryMethod...)
+	dst = append(dst, `","sentiment":`...)
+	if m.Sentiment == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = appendFloat(dst, *m.Sentiment)
+	}
+	dst = appendNames(dst, `,"products":[`, m.Products)
+	dst = appendNames(dst, `,"competitors":[`, m.Competitors)
+	dst = appendNames(dst, `,"topics":[`, m.Topics)
+	dst = appendNames(dst, `,"needs":[`, m.Needs)
+	dst = appendBool(dst, `,"is_question":`, m.IsQuestion)
+	dst = append(dst, `,"ae_elements":`...)
+	dst = strconv.AppendUint(dst, uint64(m.AEElements), 10)
+	dst = appendBool(dst, `,"ae_screened":`, m.AEScreened)
+	dst = appendBool(dst, `,"ae_serious":`, m.AESerious)
+	dst = appendBool(dst, `,"offlabel":`, m.OffLabel)
+	dst = append(dst, `,"cluster_id":"`...) // a string: JSON numbers of 64 bits lose digits in many languages
+	if m.ClusterID != 0 {
+		dst = strconv.AppendUint(dst, m.ClusterID, 16)
+	}
+	dst = append(dst, `","followers":`...)
+	dst = strconv.AppendInt(dst, m.Followers, 10)
+	dst = append(dst, `,"text":`...)
+	dst = appendString(dst, m.Text)
+	dst = append(dst, `,"rules_version":"`...)
+	dst = append(dst, m.RulesVersion...)
+	return append(dst, `"}`...)
+}
+
+func appendString(dst []byte, s string) []byte { return json.AppendEscape(dst, s, 0) }
+
+func appendBool(dst []byte, name string, v bool) []byte {
+	return strconv.AppendBool(append(dst, name...), v)
+}
+
+func appendFloat(dst []byte, v float32) []byte {
+	return strconv.AppendFloat(dst, float64(v), 'g', -1, 32)
+}
+
+func appendKey(dst []byte, name string, k social.Key) []byte {
+	dst = append(dst, name...)
+	if k == (social.Key{}) {
+		return dst
+	}
+	return appendHex(dst, k[:])
+}
+
+func appendHex(dst, b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for _, c := range b {
+		dst = append(dst, digits[c>>4], digits[c&15])
+	}
+	return dst
+}
+
+// appendNames appends names as they stand in the nodes directory: none of them needs escaping.
+func appendNames(dst []byte, name string, values []string) []byte {
+	dst = append(dst, name...)
+	for i, v := range values {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, v)
+	}
+	return append(dst, ']')
+}
+
+// rawMention is a CloudEvent of a public batch as it travels.
+type rawMention struct {
+	Type string `json:"type"`
+	Data struct {
+		Division        string   `json:"division"`
+		Territory       string   `json:"territory"`
+		EventKey        string   `json:"event_key"`
+		Version         string   `json:"version"`
+		Time            string   `json:"time"`
+		RecordedTime    string   `json:"recorded_time"`
+		Source          string   `json:"source"`
+		Kind            string   `json:"kind"`
+		AuthorKey       string   `json:"author_key"`
+		ParentKey       string   `json:"parent_key"`
+		RootKey         string   `json:"root_key"`
+		ParentAuthorKey string   `json:"parent_author_key"`
+		Via             string   `json:"via"`
+		Account         string   `json:"account"`
+		Owned           bool     `json:"owned"`
+		ByCompany       bool     `json:"by_company"`
+		Bot             bool     `json:"bot"`
+		Role            string   `json:"role"`
+		RoleConfidence  float32  `json:"role_confidence"`
+		Lang            string   `json:"lang"`
+		Country         string   `json:"country"`
+		CountryMethod   string   `json:"country_method"`
+		Sentiment       *float32 `json:"sentiment"`
+		Products        []string `json:"products"`
+		Competitors     []string `json:"competitors"`
+		Topics          []string `json:"topics"`
+		Needs           []string `json:"needs"`
+		IsQuestion      bool     `json:"is_question"`
+		AEElements      uint8    `json:"ae_elements"`
+		AEScreened      bool     `json:"ae_screened"`
+		AESerious       bool     `json:"ae_serious"`
+		OffLabel        bool     `json:"offlabel"`
+		ClusterID       string   `json:"cluster_id"`
+		Followers       int64    `json:"followers"`
+		Text            string   `json:"text"`
+		RulesVersion    string   `json:"rules_version"`
+	} `json:"data"`
+}
+
+// DecodeBatch appends the mentions of a public batch to dst. Their strings alias batch. An error is ours or a
+// foreign publisher's: the enricher writes nothing that this does not read.
+func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
+	for line := range bytes.Lines(batch) {
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 || len(line) == 1 && (line[0] == '[' || line[0] == ']') {
+			continue
+		}
+		m, err := decodeMention(bytes.TrimSuffix(line, []byte{','}))
+		if err != nil {
+			return dst, fmt.Errorf("decoding a mention: %w", err)
+		}
+		dst = append(dst, m)
+	}
+	return dst, nil
+}
+
+func decodeMention(line []byte) (m social.Mention, err error) {
+	var raw rawMention
+	if _, err = json.Parse(line, &raw, parseFlags); err != nil {
+		return m, err
+	}
+	if raw.Type != MentionType {
+		return m, fmt.Errorf("type %q is not %s", raw.Type, MentionType)
+	}
+	d := &raw.Data
+	m = social.Mention{
+		Node:   social.Node{Division: d.Division, Territory: d.Territory},
+		Source: d.Source, Kind: social.Kind(d.Kind), Via: social.Via(d.Via),
+		Account: d.Account, Owned: d.Owned, ByCompany: d.ByCompany, Bot: d.Bot,
+		Role: d.Role, RoleConfidence: d.RoleConfidence, Lang: d.Lang,
+		Country: d.Country, CountryMethod: d.CountryMethod, Sentiment: d.Sentiment,
+		Products: d.Products, Competitors: d.Competitors, Topics: d.Topics, Needs: d.Needs,
+		IsQuestion: d.IsQuestion, AEElements: d.AEElements, AEScreened: d.AEScreened, AESerious: d.AESerious,
+		OffLabel: d.OffLabel, Followers: d.Followers, Text: d.Text, RulesVersion: d.RulesVersion,
+	}
+	if d.ClusterID != "" {
+		if m.ClusterID, err = strconv.ParseUint(d.ClusterID, 16, 64); err != nil {
+			return m, fmt.Errorf("cluster_id: %w", err)
+		}
+	}
+	if m.Version, err = social.ParseVersion(d.Version); err != nil {
+		return m, err
+	}
+	for _, k := range [...]struct {
+		to   *social.Key
+		from string
+	}{
+		{&m.EventKey, d.EventKey}, {&m.AuthorKey, d.AuthorKey}, {&m.ParentKey, d.ParentKey},
+		{&m.RootKey, d.RootKey}, {&m.ParentAuthorKey, d.ParentAuthorKey},
+	} {
+		if *k.to, err = social.ParseKey(k.from); err != nil {
+			return m, err
+		}
+	}
+	for _, t := range [...]struct {
+		to   *time.Time
+		from string
+	}{{&m.Time, d.Time}, {&m.RecordedTime, d.RecordedTime}} {
+		var ok bool
+		if *t.to, ok = parseTime(t.from); !ok {
+			return m, fmt.Errorf("time %q is not RFC 3339", t.from)
+		}
+	}
+	if !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}) {
+		return m, fmt.Errorf("no node or no event_key")
+	}
+	return m, nil
+}
