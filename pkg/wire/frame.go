@@ -10,8 +10,12 @@ import (
 )
 
 const (
-	// MaxFrameDecoded bounds what a reader must hold for one frame: one event of the greatest size and its newline.
-	MaxFrameDecoded = MaxEvent + 1
+	// MaxFrameDecoded bounds what a reader must hold for one frame: one event of the greatest size and what a reject
+	// says about it.
+	MaxFrameDecoded = MaxEvent + 4<<10
+	// frameTarget is the decoded size that frames are cut to: social events compress about three to four times, so
+	// this is near MaxFrameEncoded without a second try.
+	frameTarget = 512 << 10
 	// MaxFrameEncoded keeps stream messages small enough that consumers' windows hold many of them.
 	// Only a frame of one single event may be larger.
 	MaxFrameEncoded = 256 << 10
@@ -34,7 +38,7 @@ func encodeFrame(lines []byte, yield func([]byte, FrameInfo) bool) bool {
 		return true
 	}
 	n := bytes.Count(lines, []byte{'\n'})
-	if n > 1 && len(lines) > MaxFrameDecoded {
+	if n > 1 && len(lines) > frameTarget {
 		return encodeHalves(lines, yield)
 	}
 	frame := s2.Encode(nil, lines)
@@ -52,6 +56,9 @@ func encodeHalves(lines []byte, yield func([]byte, FrameInfo) bool) bool {
 	}
 	return encodeFrame(lines[:half+1], yield) && encodeFrame(lines[half+1:], yield)
 }
+
+// EncodeOne compresses bytes that must stay together into one frame.
+func EncodeOne(content []byte) []byte { return s2.Encode(nil, content) }
 
 // DecodeFrame gives back the lines of a frame, in dst's memory where it suffices. size is the declared size; a frame
 // that would grow beyond it, or beyond the bound, is refused before anything is allocated.

@@ -1,0 +1,78 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrNoKey says that a bucket has no such key (yet).
+var ErrNoKey = errors.New("no such key")
+
+// Get reads a key of a bucket.
+func (b *Bus) Get(ctx context.Context, bucket, key string) ([]byte, error) {
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("opening bucket %s: %w", bucket, err)
+	}
+	entry, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, fmt.Errorf("%w: %s in %s", ErrNoKey, key, bucket)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s of %s: %w", key, bucket, err)
+	}
+	return entry.Value(), nil
+}
+
+// Put writes a key of a bucket.
+func (b *Bus) Put(ctx context.Context, bucket, key string, value []byte) error {
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+	}
+	if _, err := kv.Put(ctx, key, value); err != nil {
+		return fmt.Errorf("writing %s of %s: %w", key, bucket, err)
+	}
+	return nil
+}
+
+// PutOnce writes a key that never changes; it is there already when somebody else wrote it first.
+func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) error {
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+	}
+	if _, err := kv.Create(ctx, key, value); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+		return fmt.Errorf("writing %s of %s: %w", key, bucket, err)
+	}
+	return nil
+}
+
+// Watch calls changed with the present value of a key and with every later one, until ctx ends.
+func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func([]byte)) error {
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+	}
+	watcher, err := kv.Watch(ctx, key)
+	if err != nil {
+		return fmt.Errorf("watching %s of %s: %w", key, bucket, err)
+	}
+	defer func() { _ = watcher.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, ok := <-watcher.Updates():
+			if !ok {
+				return nil
+			}
+			if entry != nil && entry.Operation() == jetstream.KeyValuePut {
+				changed(entry.Value())
+			}
+		}
+	}
+}

@@ -1,0 +1,131 @@
+// Package bus is Polyphony's only way to NATS JetStream: it ensures the map of pkg/topology, publishes until
+// acknowledged, hands batches to a handler whose return is the acknowledgement, and keeps streams in their bounds.
+// It moves bytes and knows nothing of what they mean.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/topology"
+)
+
+// Bus is a connection to JetStream. It is safe for concurrent use.
+type Bus struct {
+	conn *nats.Conn
+	js   jetstream.JetStream
+	log  *slog.Logger
+}
+
+// Config says where NATS is and how this process is called there.
+type Config struct {
+	URL         string
+	Name        string
+	Credentials string // path of a NATS credentials file, empty for none
+}
+
+const (
+	// publishTimeout is how long one attempt waits for its acknowledgement; a stream answers in milliseconds.
+	publishTimeout = 10 * time.Second
+	// maxInFlight bounds unacknowledged publishes; more than a few hundred starve consumers of the same server.
+	maxInFlight = 512
+	// writeBuffer lets one write carry several frames of up to 256 KiB.
+	writeBuffer = 256 << 10
+)
+
+// Connect connects and stays connected: it reconnects for as long as the process lives. The first connection is tried
+// until ctx ends, so that services may start in any order.
+func Connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
+	options := []nats.Option{
+		nats.Name(cfg.Name), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
+		nats.WriteBufferSize(writeBuffer), nats.RetryOnFailedConnect(true),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("nats disconnected", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Info("nats connected") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats", "error", err) }),
+	}
+	if cfg.Credentials != "" {
+		options = append(options, nats.UserCredentials(cfg.Credentials))
+	}
+	conn, err := nats.Connect(cfg.URL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to nats at %s: %w", cfg.URL, err)
+	}
+	if err := waitConnected(ctx, conn, cfg.URL, log); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	js, err := jetstream.New(conn,
+		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithPublishAsyncTimeout(publishTimeout))
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("opening jetstream: %w", err)
+	}
+	return &Bus{conn: conn, js: js, log: log}, nil
+}
+
+func waitConnected(ctx context.Context, conn *nats.Conn, url string, log *slog.Logger) error {
+	connected := conn.StatusChanged(nats.CONNECTED)
+	defer conn.RemoveStatusListener(connected)
+	if conn.IsConnected() {
+		return nil
+	}
+	log.Info("waiting for nats", "url", url)
+	select {
+	case <-connected:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("nats at %s does not answer: %w", url, context.Cause(ctx))
+	}
+}
+
+// Close ends the connection at once; what was not acknowledged will be delivered again.
+func (b *Bus) Close() { b.conn.Close() }
+
+// Ready is nil while connected.
+func (b *Bus) Ready() error {
+	if !b.conn.IsConnected() {
+		return fmt.Errorf("nats: %s", b.conn.Status())
+	}
+	return nil
+}
+
+// Ensure creates the streams, durables and buckets of pkg/topology where they are missing and leaves existing ones to
+// their operator. storage is the number of bytes that all streams together may take.
+func (b *Bus) Ensure(ctx context.Context, storage int64) error {
+	for _, s := range topology.Streams() {
+		_, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
+			Name: s.Name, Subjects: []string{s.Subject},
+			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
+			// A full stream refuses, it never forgets: no MaxAge, see Janitor.
+			Discard: jetstream.DiscardNew, MaxBytes: storage * int64(s.Share) / 100,
+			Duplicates: 2 * time.Minute, AllowDirect: true,
+		})
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("creating stream %s: %w", s.Name, err)
+		}
+	}
+	for _, c := range topology.Consumers() {
+		_, err := b.js.CreateConsumer(ctx, c.Stream.Name, jetstream.ConsumerConfig{
+			Durable: c.Durable, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+			MaxDeliver: -1, MaxAckPending: maxAckPending,
+		})
+		if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
+			return fmt.Errorf("creating consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
+		}
+	}
+	_, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: topology.RulesBucket, History: 1})
+	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		return fmt.Errorf("creating bucket %s: %w", topology.RulesBucket, err)
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/topology"
+)
+
+const (
+	// janitorPeriod is how often streams are looked at; at 100 MB/s a stream of some GiB does not fill in between.
+	janitorPeriod = 5 * time.Second
+	// highWater is the part of a stream's size, in percent, above which acknowledged messages go at any age.
+	highWater = 80
+)
+
+// Janitor keeps the streams of consumers within their bounds until ctx ends. It removes only what Polyphony's own
+// durables have acknowledged: what is older than the stream keeps, and above the high-water mark of any age.
+// Several janitors of one stream are harmless.
+func (b *Bus) Janitor(ctx context.Context, consumers ...topology.Consumer) error {
+	ticker := time.NewTicker(janitorPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			for _, c := range consumers {
+				if err := b.tidy(ctx, c, now); err != nil && ctx.Err() == nil {
+					b.log.Warn("tidying a stream", "stream", c.Stream.Name, "error", err)
+				}
+			}
+		}
+	}
+}
+
+// tidy purges one stream below the lower of what is acknowledged and what is old.
+func (b *Bus) tidy(ctx context.Context, c topology.Consumer, now time.Time) error {
+	stream, err := b.js.Stream(ctx, c.Stream.Name)
+	if err != nil {
+		return fmt.Errorf("reading stream: %w", err)
+	}
+	consumer, err := stream.Consumer(ctx, c.Durable)
+	if err != nil {
+		return fmt.Errorf("reading consumer: %w", err)
+	}
+	state := stream.CachedInfo().State
+	acked := consumer.CachedInfo().AckFloor.Stream
+	if state.Msgs == 0 || acked < state.FirstSeq {
+		return nil
+	}
+	purgeBelow := acked + 1
+	if full := state.Bytes*100 > uint64(stream.CachedInfo().Config.MaxBytes)*highWater; full {
+		purgeBelow = state.FirstSeq + (purgeBelow-state.FirstSeq+1)/2 // the older half; the next round takes more if it must
+	} else {
+		young := now.Add(-c.Stream.Keep)
+		if !state.FirstTime.Before(young) {
+			return nil
+		}
+		if purgeBelow, err = firstSince(ctx, stream, state.FirstSeq, purgeBelow, young); err != nil {
+			return err
+		}
+	}
+	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(purgeBelow)); err != nil {
+		return fmt.Errorf("purging below %d: %w", purgeBelow, err)
+	}
+	return nil
+}
+
+// firstSince is the first sequence within [from, to) stored at or after t, or to.
+func firstSince(ctx context.Context, stream jetstream.Stream, from, to uint64, t time.Time) (uint64, error) {
+	var failed error
+	n := sort.Search(int(to-from), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		msg, err := stream.GetMsg(ctx, from+uint64(i))
+		if err != nil {
+			failed = fmt.Errorf("reading message %d: %w", from+uint64(i), err)
+			return true
+		}
+		return !msg.Time.Before(t)
+	})
+	return from + uint64(n), failed
+}

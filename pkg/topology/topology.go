@@ -1,0 +1,78 @@
+// Package topology is the map of Polyphony, as data: which streams there are, which subjects they hold, who reads
+// them, and under which keys the rules lie. It does nothing.
+package topology
+
+import "time"
+
+// Stream is a JetStream stream: what happened, kept until everybody of ours has read it and its age is up.
+type Stream struct {
+	Name    string
+	Subject string        // the one subject filter of the stream
+	Share   int           // of the storage given to Polyphony, in percent
+	Keep    time.Duration // acknowledged messages younger than this stay, for other subscribers and for replay
+}
+
+// The streams, in the order in which an event meets them.
+var (
+	// Raw holds frames of events as accepted, with native ids: short retention, its own permissions.
+	Raw = Stream{Name: "RAW", Subject: "social.raw.*", Share: 40, Keep: 72 * time.Hour}
+	// Rejects holds what could not be processed, with its original bytes.
+	Rejects = Stream{Name: "REJECTS", Subject: "social.rejects.*.*", Share: 10, Keep: 72 * time.Hour}
+	// Mentions is public: enriched, pseudonymised.
+	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40, Keep: 72 * time.Hour}
+	// Facts is internal: statements about posts and sealed originals, on their way to storage.
+	Facts = Stream{Name: "FACTS", Subject: "social.facts", Share: 10, Keep: 72 * time.Hour}
+)
+
+// Streams lists all of them.
+func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts} }
+
+// RawSubject is where frames of a source are published.
+func RawSubject(source string) string { return "social.raw." + source }
+
+// RejectSubject is where rejects of a stage are published.
+func RejectSubject(stage, code string) string { return "social.rejects." + stage + "." + code }
+
+// MentionSubject is where the mentions of a node are published.
+func MentionSubject(division, territory string) string {
+	return "social.mentions." + division + "." + territory
+}
+
+// Consumer is a durable reader of a whole stream. All replicas of a service share it.
+type Consumer struct {
+	Stream  Stream
+	Durable string
+}
+
+// The durables.
+var (
+	EnrichRaw         = Consumer{Raw, "enricher"}
+	AggregateMentions = Consumer{Mentions, "aggregator"}
+	AggregateFacts    = Consumer{Facts, "aggregator"}
+	AggregateRejects  = Consumer{Rejects, "aggregator"}
+)
+
+// Consumers lists all of them.
+func Consumers() []Consumer {
+	return []Consumer{EnrichRaw, AggregateMentions, AggregateFacts, AggregateRejects}
+}
+
+const (
+	// RulesBucket is the key-value bucket of the rules: immutable archives by version, and which one is in force.
+	RulesBucket = "polyphony-rules"
+	// RulesCurrent is the key whose value is the version in force.
+	RulesCurrent = "current"
+)
+
+// RulesKey is the key of one version's archive.
+func RulesKey(version string) string { return "version." + version }
+
+// Headers of raw frames and fact frames.
+const (
+	HeaderRules    = "Polyphony-Rules"    // version stamped by the ingester
+	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms
+	HeaderSize     = "Polyphony-Size"     // decoded bytes
+	HeaderEvents   = "Polyphony-Events"   // lines
+	HeaderSource   = "Polyphony-Source"   // of rejects
+	HeaderDetail   = "Polyphony-Detail"   // of rejects: what is wrong, no value of the event
+)
