@@ -11,10 +11,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Header is a message's header.
+type Header = nats.Header
+
 // Message is bytes on their way to a subject, or from one.
 type Message struct {
 	Subject string
-	Header  nats.Header
+	Header  Header
 	Data    []byte
 	// ID makes repeats of a publish harmless within two minutes; empty where repeats are harmless anyway.
 	ID string

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// MaxFrameDecoded bounds what a reader must hold for one frame: one event of the greatest size and what a reject
-	// says about it.
-	MaxFrameDecoded = MaxEvent + 4<<10
+	// MaxFrameDecoded bounds what a reader must hold for one frame: one event of the greatest size and, in a frame of
+	// rejects, what came before it.
+	MaxFrameDecoded = MaxEvent + 512<<10
 	// frameTarget is the decoded size that frames are cut to: social events compress about three to four times, so
 	// this is near MaxFrameEncoded without a second try.
 	frameTarget = 512 << 10

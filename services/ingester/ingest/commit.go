@@ -1,0 +1,253 @@
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+const (
+	// groupWindow is how long the first request of a group waits for company: much less than a client notices, long
+	// enough that a thousand small requests a second share a few hundred frames.
+	groupWindow = 3 * time.Millisecond
+	// groupBytes ends the window early: about what one publish round trip carries well.
+	groupBytes = 1 << 20
+	// groupsInFlight is how many groups may wait for their acknowledgement at once. More groups while these wait
+	// would only be smaller.
+	groupsInFlight = 4
+	// commitTimeout is how long a group is published again before its requests are told to send again.
+	commitTimeout = 10 * time.Second
+)
+
+// submission is what one request has to store: accepted lines by source, rejects by code. Its memory is reused.
+type submission struct {
+	sources []batch
+	rejects []batch
+}
+
+// batch is content for one subject; name is its source or code.
+type batch struct {
+	name    string
+	content []byte
+	events  int
+}
+
+func (s *submission) reset() { s.sources, s.rejects = s.sources[:0], s.rejects[:0] }
+
+// accept copies an event's line into the batch of its source.
+func (s *submission) accept(source string, event []byte) {
+	b := batchOf(&s.sources, source, maxBody+1)
+	b.content = append(append(b.content, event...), '\n')
+	b.events++
+}
+
+// reject copies a reject into the batch of its code.
+func (s *submission) reject(r *wire.Reject) {
+	b := batchOf(&s.rejects, string(r.Code), rejectFrame)
+	b.content = wire.AppendReject(b.content, r)
+	b.events++
+}
+
+// rejectFrame is when a frame of rejects takes no more: with a last one of the greatest size it still fits the bound
+// of a frame.
+const rejectFrame = 256 << 10
+
+// batchOf finds the batch of a name with room below limit, or adds one in memory that an earlier use left behind.
+// A request holds few sources and codes, so looking through all of them is cheap.
+func batchOf(list *[]batch, name string, limit int) *batch {
+	for i := len(*list) - 1; i >= 0; i-- {
+		if b := &(*list)[i]; b.name == name && len(b.content) < limit {
+			return b
+		}
+	}
+	n := len(*list)
+	if cap(*list) > n {
+		*list = (*list)[:n+1]
+	} else {
+		*list = append(*list, batch{})
+	}
+	b := &(*list)[n]
+	*b = batch{name: strings.Clone(name), content: b.content[:0]}
+	return b
+}
+
+// publisher is what a committer needs of the bus.
+type publisher interface {
+	Publish(context.Context, []bus.Message) error
+}
+
+// committer stores the submissions of many requests together: group commit.
+type committer struct {
+	bus     publisher
+	log     *slog.Logger
+	metrics *metrics
+
+	mu     sync.Mutex
+	open   *group // takes submissions; nil when none waits
+	closed bool
+	begun  chan struct{} // a group was opened
+	full   chan struct{} // the open group need not wait longer
+	slots  chan struct{}
+}
+
+// group is what is published, and acknowledged, as one.
+type group struct {
+	sources map[string][]byte
+	rejects []wireReject
+	bytes   int
+	done    chan struct{}
+	err     error // set before done is closed
+}
+
+// wireReject is a frame's worth of rejects of one code, not yet compressed.
+type wireReject struct {
+	code    string
+	content []byte
+	events  int
+}
+
+func newCommitter(b publisher, log *slog.Logger, m *metrics) *committer {
+	return &committer{
+		bus: b, log: log, metrics: m,
+		begun: make(chan struct{}, 1), full: make(chan struct{}, 1), slots: make(chan struct{}, groupsInFlight),
+	}
+}
+
+var errStopping = errors.New("stopping")
+
+// commit returns nil when all of s is stored. s may be reused as soon as commit returns.
+func (c *committer) commit(ctx context.Context, s *submission) error {
+	g, err := c.join(s)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// join copies s into the open group.
+func (c *committer) join(s *submission) (*group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errStopping
+	}
+	if c.open == nil {
+		c.open = &group{sources: map[string][]byte{}, done: make(chan struct{})}
+		signal(c.begun)
+	}
+	g := c.open
+	for _, b := range s.sources {
+		g.sources[b.name] = append(g.sources[b.name], b.content...)
+		g.bytes += len(b.content)
+	}
+	for _, b := range s.rejects {
+		g.rejects = append(g.rejects, wireReject{b.name, append([]byte(nil), b.content...), b.events})
+		g.bytes += len(b.content)
+	}
+	if g.bytes >= groupBytes {
+		signal(c.full)
+	}
+	return g, nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run publishes group after group until ctx ends, then what is left, and returns when all of it is decided. stamp is
+// the rules version in force.
+func (c *committer) run(ctx context.Context, stamp func() string) {
+	var publishing sync.WaitGroup
+	defer publishing.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			c.mu.Lock()
+			c.closed = true
+			c.mu.Unlock()
+			c.publish(c.take(), stamp())
+			return
+		case <-c.begun:
+		}
+		select {
+		case <-c.full:
+		case <-time.After(groupWindow):
+		}
+		c.slots <- struct{}{}
+		g := c.take()
+		version := stamp()
+		publishing.Go(func() {
+			c.publish(g, version)
+			<-c.slots
+		})
+	}
+}
+
+// take closes the open group for further requests.
+func (c *committer) take() *group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.open
+	c.open = nil
+	return g
+}
+
+// publish stores a group and tells its requests. It does not end with the service: a group taken is decided.
+func (c *committer) publish(g *group, rules string) {
+	if g == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	start := time.Now()
+	g.err = c.bus.Publish(ctx, messages(g, rules, start.UTC()))
+	close(g.done)
+	c.metrics.commitSeconds.Observe(time.Since(start).Seconds())
+	if g.err != nil {
+		c.log.Warn("a group of requests was not stored", "bytes", g.bytes, "error", g.err)
+	}
+}
+
+// messages compresses a group into frames, each stamped with its time and the rules in force.
+func messages(g *group, rules string, recorded time.Time) []bus.Message {
+	var out []bus.Message
+	at := strconv.FormatInt(recorded.UnixMilli(), 10)
+	for source, lines := range g.sources {
+		for frame, info := range wire.EncodeFrame(lines) {
+			out = append(out, bus.Message{
+				Subject: topology.RawSubject(source), Data: frame, ID: rand.Text(),
+				Header: bus.Header{
+					topology.HeaderRules: {rules}, topology.HeaderRecorded: {at},
+					topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)},
+				},
+			})
+		}
+	}
+	for _, r := range g.rejects {
+		out = append(out, bus.Message{
+			Subject: topology.RejectSubject("ingest", r.code), Data: wire.EncodeOne(r.content), ID: rand.Text(),
+			Header: bus.Header{
+				topology.HeaderRecorded: {at},
+				topology.HeaderSize:     {strconv.Itoa(len(r.content))}, topology.HeaderEvents: {strconv.Itoa(r.events)},
+			},
+		})
+	}
+	return out
+}

@@ -1,0 +1,92 @@
+// Package ingest accepts events over HTTP and stores them as raw frames in JetStream. It alone reads the clock: it
+// judges lateness once and stamps each frame with its time and the rules version in force. It enriches nothing and
+// keeps no state.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/topology"
+)
+
+// Ingester is the service. Its Handler answers 503 until Run has published the rules.
+type Ingester struct {
+	bus     *bus.Bus
+	log     *slog.Logger
+	rules   atomic.Pointer[nodes.Rules] // in force: in the bucket before it is here
+	tokens  *Tokens
+	commits *committer
+	budget  budget
+	metrics *metrics
+}
+
+// watchPeriod is how soon a change of the nodes directory is seen; looking costs a few microseconds.
+const watchPeriod = time.Second
+
+// New builds an ingester and starts nothing. tokens may be nil: then everybody may send everything.
+func New(tokens *Tokens, b *bus.Bus, log *slog.Logger, registry prometheus.Registerer) *Ingester {
+	m := newMetrics(registry)
+	return &Ingester{bus: b, log: log, tokens: tokens, metrics: m, commits: newCommitter(b, log, m)}
+}
+
+// Run puts rules in force, follows the directory they came from (none when dir is empty), and commits what the
+// handlers accept, until ctx ends. Then it refuses new requests and commits what it has.
+func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) error {
+	if err := in.adopt(ctx, rules); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if dir != "" {
+		go nodes.Watch(ctx, dir, watchPeriod, func(changed *nodes.Rules) {
+			if err := in.adopt(ctx, changed); err != nil {
+				in.log.Error("publishing the rules", "version", changed.Version(), "error", err)
+			}
+		}, func(err error) {
+			in.metrics.rulesRefused.Inc()
+			in.log.Error("the nodes directory is broken, the last good version stays in force", "error", err)
+		})
+	}
+	in.commits.run(ctx, func() string { return in.rules.Load().Version() })
+	return nil
+}
+
+// adopt makes a version known to everybody, then puts it in force here: no frame names a version that cannot be had.
+func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
+	version := rules.Version()
+	if err := in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(version), rules.Archive()); err != nil {
+		return fmt.Errorf("publishing rules %s: %w", version, err)
+	}
+	if err := in.bus.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte(version)); err != nil {
+		return fmt.Errorf("announcing rules %s: %w", version, err)
+	}
+	in.rules.Store(rules)
+	in.log.Info("rules in force", "version", version)
+	return nil
+}
+
+// Ready says what is missing, nil when events can be taken.
+func (in *Ingester) Ready() error {
+	if in.rules.Load() == nil {
+		return errors.New("rules: not published yet")
+	}
+	return in.bus.Ready()
+}
+
+// Handler serves POST /v1/events.
+func (in *Ingester) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/events", in.serve)
+	return mux
+}

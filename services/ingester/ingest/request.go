@@ -1,0 +1,236 @@
+package ingest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/social"
+	"polyphony/pkg/wire"
+)
+
+const (
+	// maxBody bounds a request decompressed, as the contract promises.
+	maxBody = 16 << 20
+	// maxAhead is how far clocks of sources may run fast.
+	maxAhead = 10 * time.Minute
+	// maxListed bounds the rejects listed in an answer; all of them are stored.
+	maxListed = 10_000
+	// maxHeld bounds the bytes of all requests between their first byte and their answer: six of the largest.
+	maxHeld = 96 << 20
+)
+
+// answer is the body of a 202.
+type answer struct {
+	Accepted int           `json:"accepted"`
+	Rejected []rejectedRow `json:"rejected"`
+	More     int           `json:"rejected_not_listed,omitempty"`
+}
+
+type rejectedRow struct {
+	Line   int         `json:"line"`
+	Code   social.Code `json:"code"`
+	Detail string      `json:"detail"`
+}
+
+// serve takes one request from its bytes to its answer: read, judge every event, commit, answer.
+func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
+	grant, ok := in.tokens.grant(r.Header.Get("Authorization"))
+	if !ok {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		in.refuse(w, http.StatusUnauthorized, "the token is not in POLYPHONY_TOKENS_FILE")
+		return
+	}
+	rules := in.rules.Load()
+	if rules == nil {
+		in.refuse(w, http.StatusServiceUnavailable, "the rules are not published yet")
+		return
+	}
+	buffer := bodies.Get().(*[]byte)
+	defer keep(buffer)
+	body, held, err := in.budget.read((*buffer)[:0], w, r)
+	defer in.budget.release(held)
+	if *buffer = body[:0]; err != nil {
+		in.refuseBody(w, err)
+		return
+	}
+	form, err := formOf(r.Header, body)
+	if err != nil {
+		in.refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+
+	j := judges.Get().(*judge)
+	defer judges.Put(j)
+	now := time.Now().UTC()
+	j.begin(now, now.Add(-rules.Company().Lateness), grant)
+	for line, event := range form.events(body) {
+		j.take(line, event)
+	}
+	if j.accepted == 0 && j.refused == 0 {
+		in.refuse(w, http.StatusBadRequest, "no event in the body")
+		return
+	}
+	if err := in.commits.commit(r.Context(), &j.submission); err != nil {
+		in.refuseCommit(w, err)
+		return
+	}
+	in.metrics.count(j)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	_ = json.NewEncoder(w).Encode(answer{Accepted: j.accepted, Rejected: j.rows, More: j.refused - len(j.rows)})
+}
+
+func (in *Ingester) refuse(w http.ResponseWriter, status int, message string) {
+	in.metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": message})
+}
+
+func (in *Ingester) refuseBody(w http.ResponseWriter, err error) {
+	switch {
+	case errors.Is(err, errTooLarge):
+		in.refuse(w, http.StatusRequestEntityTooLarge, "a body may hold 16 MiB decompressed: send it in parts")
+	case errors.Is(err, errBusy):
+		in.refuse(w, http.StatusServiceUnavailable, "too many bytes in flight: send the same again")
+	case errors.Is(err, errEncoding):
+		in.refuse(w, http.StatusUnsupportedMediaType, "Content-Encoding: want gzip, zstd or none")
+	default:
+		in.refuse(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+	}
+}
+
+func (in *Ingester) refuseCommit(w http.ResponseWriter, err error) {
+	if errors.Is(err, bus.ErrFull) {
+		in.refuse(w, http.StatusTooManyRequests, "the pipeline is full until its readers catch up: send the same again")
+		return
+	}
+	in.refuse(w, http.StatusServiceUnavailable, "not stored, or not known to be: send the same again")
+}
+
+// bodies and judges spare a burst of requests its allocations.
+var (
+	bodies = sync.Pool{New: func() any { return new([]byte) }}
+	judges = sync.Pool{New: func() any { return new(judge) }}
+)
+
+// keep returns a buffer to the pool unless it grew with a rare large body.
+func keep(buffer *[]byte) {
+	if cap(*buffer) <= 2<<20 {
+		bodies.Put(buffer)
+	}
+}
+
+// judge decides what becomes of each event of a request. Its submission is what is to be stored.
+type judge struct {
+	decoder  wire.EventDecoder
+	now      time.Time
+	oldest   time.Time
+	grant    grant
+	accepted int
+	refused  int
+	rows     []rejectedRow
+	submission
+}
+
+func (j *judge) begin(now, oldest time.Time, g grant) {
+	if epoch := time.Unix(0, 0); oldest.Before(epoch) {
+		oldest = epoch // no social network is older, and buckets count from here
+	}
+	j.now, j.oldest, j.grant = now, oldest, g
+	j.accepted, j.refused, j.rows = 0, 0, []rejectedRow{}
+	j.submission.reset()
+}
+
+// take judges one event. Its bytes go into the submission either way.
+func (j *judge) take(line int, event []byte) {
+	e, err := j.decoder.Decode(event)
+	if err == nil {
+		err = j.inTime(e)
+	}
+	if err == nil {
+		j.accepted++
+		j.submission.accept(e.Source, event)
+		return
+	}
+	var bad *social.Invalid
+	if !errors.As(err, &bad) {
+		panic("BUG: a judgement that is no *social.Invalid: " + err.Error())
+	}
+	j.refused++
+	if len(j.rows) < maxListed {
+		j.rows = append(j.rows, rejectedRow{Line: line, Code: bad.Code, Detail: bad.Detail})
+	}
+	source := ""
+	if e != nil {
+		source = e.Source
+	}
+	j.submission.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event})
+}
+
+// inTime holds the event against the clock and against what its sender may send.
+func (j *judge) inTime(e *social.Event) error {
+	latest := j.now.Add(maxAhead)
+	switch {
+	case !j.grant.allows(e.Source):
+		return &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
+	case e.Time.After(latest), e.Counters != nil && e.Counters.ObservedAt.After(latest):
+		return &social.Invalid{Code: social.InFuture, Detail: "time: more than 10 minutes ahead"}
+	case e.Time.Before(j.oldest):
+		return &social.Invalid{Code: social.TooLate, Detail: "time: older than the company's lateness"}
+	}
+	return nil
+}
+
+// budget bounds the bytes that requests hold at once.
+type budget struct{ held atomic.Int64 }
+
+var (
+	errBusy     = errors.New("over the budget")
+	errTooLarge = errors.New("body too large")
+)
+
+// read reads and decompresses a body into buffer, taking from the budget as it grows. held is to be released.
+func (b *budget) read(buffer []byte, w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
+	const step = 64 << 10
+	reader, stop, err := decompress(r.Header.Get("Content-Encoding"), http.MaxBytesReader(w, r.Body, maxBody+1))
+	if err != nil {
+		return buffer, 0, err
+	}
+	defer stop()
+	for {
+		if int64(len(buffer)) >= held {
+			if b.held.Add(step) > maxHeld {
+				b.held.Add(-step)
+				return buffer, held, errBusy
+			}
+			held += step
+		}
+		if cap(buffer)-len(buffer) < step/2 {
+			buffer = append(make([]byte, 0, 2*cap(buffer)+step), buffer...)
+		}
+		n, err := reader.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+		var tooLarge *http.MaxBytesError
+		switch {
+		case len(buffer) > maxBody, errors.As(err, &tooLarge):
+			return buffer, held, errTooLarge
+		case err == io.EOF:
+			return buffer, held, nil
+		case err != nil:
+			return buffer, held, err
+		}
+	}
+}
+
+func (b *budget) release(held int64) { b.held.Add(-held) }
