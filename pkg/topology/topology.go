@@ -21,11 +21,14 @@ var (
 	// Mentions is public: enriched, pseudonymised.
 	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40, Keep: 72 * time.Hour}
 	// Facts is internal: statements about posts and sealed originals, on their way to storage.
-	Facts = Stream{Name: "FACTS", Subject: "social.facts", Share: 10, Keep: 72 * time.Hour}
+	Facts = Stream{Name: "FACTS", Subject: FactsSubject, Share: 10, Keep: 72 * time.Hour}
 )
 
 // Streams lists all of them.
 func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts} }
+
+// FactsSubject is where frames of facts are published.
+const FactsSubject = "social.facts"
 
 // RawSubject is where frames of a source are published.
 func RawSubject(source string) string { return "social.raw." + source }

@@ -1,0 +1,197 @@
+// Package enrich turns raw frames into mentions: it reads what the ingester stored, finds the nodes that each event
+// concerns by the rules version stamped on its frame, replaces people by keys, and publishes one message per node and
+// cycle. It keeps no state: a frame is acknowledged when all that follows from it is stored, and reading it again
+// gives the same bytes.
+package enrich
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/pseudonym"
+	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+const (
+	// cycleBytes of compressed frames are a few thousand events: enough to make full messages for busy nodes.
+	cycleBytes = 4 << 20
+	// cycleWait is how long the first frame of a cycle waits for others: the price in latency of busy nodes' batches.
+	cycleWait = 20 * time.Millisecond
+)
+
+// Enricher is the service.
+type Enricher struct {
+	bus     *bus.Bus
+	log     *slog.Logger
+	keyer   *pseudonym.Keyer
+	rules   ruleBook
+	metrics *metrics
+}
+
+// New builds an enricher and starts nothing.
+func New(keyer *pseudonym.Keyer, b *bus.Bus, log *slog.Logger, registry prometheus.Registerer) *Enricher {
+	return &Enricher{bus: b, log: log, keyer: keyer, metrics: newMetrics(registry), rules: ruleBook{bus: b, log: log}}
+}
+
+// Run enriches with that many workers, sharing one durable, until ctx ends. It returns an error only for a bug.
+func (en *Enricher) Run(ctx context.Context, workers int) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
+	running.Go(func() { _ = en.bus.Janitor(ctx, topology.EnrichRaw) })
+	for range workers {
+		running.Go(func() {
+			w := &worker{Enricher: en, keyer: en.keyer.Clone(), matchers: map[string]*matcher{}}
+			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Wait: cycleWait}, w.cycle); err != nil {
+				stop(fmt.Errorf("enriching: %w", err))
+			}
+		})
+	}
+	running.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Ready says what is missing, nil when frames can be read.
+func (en *Enricher) Ready() error { return en.bus.Ready() }
+
+// worker runs one cycle after the other, in its own memory.
+type worker struct {
+	*Enricher
+	keyer    *pseudonym.Keyer
+	matchers map[string]*matcher
+	decoder  wire.EventDecoder
+	masker   masker
+	lines    []byte
+	out      outbox
+}
+
+// matcher is a version's matcher with what the worker needs of its rules.
+type matcher struct {
+	*nodes.Matcher
+	version string
+	origin  string // CloudEvents source of all mentions
+}
+
+// cycle is the whole of it: enrich every frame, publish per node, and by returning nil acknowledge the frames.
+func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
+	start := time.Now()
+	w.out.reset()
+	for i := range frames {
+		if err := w.frame(ctx, &frames[i]); err != nil {
+			return err
+		}
+	}
+	if err := w.publish(ctx, w.out.messages()); err != nil {
+		return err
+	}
+	w.metrics.cycle(&w.out, len(frames), time.Since(start))
+	return nil
+}
+
+// frame enriches the events of one frame. A frame that cannot be read becomes a reject: another attempt would end
+// the same, and the frames behind it must not wait.
+func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
+	head, err := parseHead(d.Header)
+	if err == nil {
+		w.lines, err = wire.DecodeFrame(w.lines, d.Data, head.size)
+	}
+	if err != nil {
+		w.log.Error("a raw frame cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", err)
+		w.out.reject(&wire.Reject{Code: "invalid_frame", Detail: err.Error(), RecordedTime: head.recorded, Bytes: d.Data})
+		return nil
+	}
+	m, err := w.matcher(ctx, head.rules)
+	if err != nil {
+		return err
+	}
+	for line := range linesOf(w.lines) {
+		w.event(m, line, head.recorded)
+	}
+	return nil
+}
+
+// event enriches one event into the outbox.
+func (w *worker) event(m *matcher, line []byte, recorded time.Time) {
+	w.out.events++
+	e, err := w.decoder.Decode(line)
+	if err != nil { // accepted by an ingester of another version
+		var bad *social.Invalid
+		errors.As(err, &bad)
+		w.out.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, RecordedTime: recorded, Bytes: line})
+		return
+	}
+	if e.Kind.IsStatement() {
+		w.statement(m, e, line, recorded)
+		return
+	}
+	matches := m.Match(e)
+	if len(matches) == 0 {
+		w.out.unmatched++
+		return
+	}
+	mention := w.mention(m, e, matches[0].Country, recorded)
+	for i := range matches {
+		place(&mention, &matches[i], e.Time)
+		w.out.mention(m.origin, &mention)
+	}
+	w.out.original(w.original(e, mention.EventKey, recorded))
+	if e.Counters != nil {
+		w.out.statement(w.counters(m, e.Source, mention.EventKey, mention.AuthorKey, e.Counters, recorded))
+	}
+}
+
+// publish stores the messages, waiting for as long as a full stream or an absent server takes: the frames stay
+// unacknowledged meanwhile, and the ingester's senders are told to wait when those no longer fit.
+func (w *worker) publish(ctx context.Context, messages []bus.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	return backoff.RetryNotify(func() error { return w.bus.Publish(ctx, messages) },
+		backoff.WithContext(waiting(), ctx), func(err error, wait time.Duration) {
+			w.log.Warn("waiting to publish", "messages", len(messages), "error", err, "wait", wait)
+		})
+}
+
+// waiting is the pace of what can only wait.
+func waiting() backoff.BackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+}
+
+// head is what the ingester stamped on a frame.
+type head struct {
+	rules    string
+	recorded time.Time
+	size     int
+}
+
+func parseHead(h bus.Header) (head, error) {
+	ms, err := strconv.ParseInt(h.Get(topology.HeaderRecorded), 10, 64)
+	if err != nil {
+		return head{}, fmt.Errorf("%w: header %s: %v", wire.ErrFrame, topology.HeaderRecorded, err)
+	}
+	size, err := strconv.Atoi(h.Get(topology.HeaderSize))
+	if err != nil {
+		return head{}, fmt.Errorf("%w: header %s: %v", wire.ErrFrame, topology.HeaderSize, err)
+	}
+	rules := h.Get(topology.HeaderRules)
+	if rules == "" {
+		return head{}, fmt.Errorf("%w: header %s is missing", wire.ErrFrame, topology.HeaderRules)
+	}
+	return head{rules: rules, recorded: time.UnixMilli(ms).UTC(), size: size}, nil
+}

@@ -1,0 +1,207 @@
+package enrich
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"polyphony/pkg/social"
+)
+
+// What personal data in a text is replaced by.
+const (
+	maskedEmail  = "[email]"
+	maskedHandle = "[handle]"
+	maskedLink   = "[link]" // a link may lead to a person's page; the original is sealed with the event
+	maskedPhone  = "[phone]"
+)
+
+// masker takes e-mail addresses, handles, links and telephone numbers out of texts. Where it doubts, it masks.
+// Its memory is reused: what mask returns is valid until the next call.
+type masker struct{ out []byte }
+
+// mask gives the event's title and text as they may be stored. country helps to recognise national phone numbers.
+func (m *masker) mask(e *social.Event, country string) string {
+	m.out = m.out[:0]
+	m.append(e.Title, country)
+	if e.Title != "" && e.Text != "" {
+		m.out = append(m.out, '\n')
+	}
+	m.append(e.Text, country)
+	text := string(m.out)
+	text = maskLiteral(text, e.Author.Handle, maskedHandle)
+	text = maskLiteral(text, e.Author.ID, maskedHandle)
+	for _, p := range e.Mentions {
+		text = maskLiteral(text, p.Handle, maskedHandle)
+		text = maskLiteral(text, p.ID, maskedHandle)
+	}
+	return maskLiteral(text, e.URL, maskedLink)
+}
+
+// minLiteral is the shortest handle or id that is looked for as such; shorter ones are parts of ordinary words.
+const minLiteral = 4
+
+func maskLiteral(text, literal, mask string) string {
+	if len(literal) < minLiteral || !strings.Contains(text, literal) {
+		return text
+	}
+	return strings.ReplaceAll(text, literal, mask)
+}
+
+// append scans one text from left to right. word is where the present run of word characters, dots and dashes began
+// in the output: an e-mail address or a bare link is recognised in its middle and takes its beginning with it.
+func (m *masker) append(text, country string) {
+	if !suspicious(text) {
+		m.out = append(m.out, text...)
+		return
+	}
+	word := len(m.out)
+	for i := 0; i < len(text); {
+		rest := text[i:]
+		begins := len(m.out) == word
+		switch c := text[i]; {
+		case begins && startsLink(rest):
+			m.out = append(m.out, maskedLink...)
+			i += linkSize(rest)
+			word = len(m.out)
+		case c == '@' && nameSize(rest[1:]) > 0:
+			if begins {
+				m.out = append(m.out, maskedHandle...)
+			} else {
+				m.out = append(m.out[:word], maskedEmail...)
+			}
+			i += 1 + nameSize(rest[1:])
+			word = len(m.out)
+		case c == '/' && endsInDomain(m.out[word:]):
+			m.out = append(m.out[:word], maskedLink...)
+			i += linkSize(rest)
+			word = len(m.out)
+		case begins && (c == '+' || c == '(' || isDigit(c)) && phoneSize(rest, country) > 0:
+			m.out = append(m.out, maskedPhone...)
+			i += phoneSize(rest, country)
+			word = len(m.out)
+		default:
+			r, size := utf8.DecodeRuneInString(rest)
+			m.out = append(m.out, rest[:size]...)
+			if i += size; !inName(r) {
+				word = len(m.out)
+			}
+		}
+	}
+}
+
+// suspicious is the quick look that most texts pass: no "@", no link, too few digits for a telephone.
+func suspicious(text string) bool {
+	if strings.IndexByte(text, '@') >= 0 || strings.IndexByte(text, '/') >= 0 || strings.Contains(text, "www.") {
+		return true
+	}
+	digits := 0
+	for i := 0; i < len(text); i++ {
+		if isDigit(text[i]) {
+			digits++
+		}
+	}
+	return digits >= minPhone
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// inName reports whether r may stand in a handle, the local part of an address, or a domain.
+func inName(r rune) bool {
+	return r == '.' || r == '-' || r == '_' || r == '+' || r == '%' || unicode.IsLetter(r) || unicode.IsDigit(r)
+}
+
+// nameSize is the length of the handle or domain that s starts with: name characters and further "@", no trailing
+// punctuation.
+func nameSize(s string) int {
+	size := strings.IndexFunc(s, func(r rune) bool { return !inName(r) && r != '@' })
+	if size < 0 {
+		size = len(s)
+	}
+	return len(strings.TrimRight(s[:size], ".-@+%"))
+}
+
+func startsLink(s string) bool {
+	for _, prefix := range [...]string{"http://", "https://", "www."} {
+		if len(s) > len(prefix) && strings.EqualFold(s[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// linkSize is the length of the link that s starts with, or of its remainder: up to white space or a quote.
+func linkSize(s string) int {
+	size := strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || strings.ContainsRune("<>\"'`)]}", r)
+	})
+	if size < 0 {
+		size = len(s)
+	}
+	return len(strings.TrimRight(s[:size], ".,;:!?"))
+}
+
+// endsInDomain reports whether a run of name characters looks like a host: a dot and then two letters or more.
+func endsInDomain(run []byte) bool {
+	dot := strings.LastIndexByte(string(run), '.')
+	if dot <= 0 || len(run)-dot < 3 {
+		return false
+	}
+	for _, c := range run[dot+1:] {
+		if c|0x20 < 'a' || c|0x20 > 'z' {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	minPhone = 7  // the shortest national numbers; below are years, prices and doses
+	maxPhone = 15 // E.164
+)
+
+// phoneSize is the length of the telephone number that s starts with, 0 for none.
+func phoneSize(s, country string) int {
+	digits, end, groups := 0, 0, [3]int{}
+	group := -1
+scan:
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case isDigit(c):
+			if i == 0 || !isDigit(s[i-1]) {
+				group++
+			}
+			if group < len(groups) {
+				groups[group]++
+			}
+			digits++
+			end = i + 1
+		case i == 0 && c == '+', strings.IndexByte(" .-/()", c) >= 0 && i-end < 3:
+		default:
+			break scan
+		}
+	}
+	if r, _ := utf8.DecodeRuneInString(s[end:]); unicode.IsLetter(r) || digits < minPhone || digits > maxPhone {
+		return 0
+	}
+	if groups == [3]int{4, 2, 2} { // an ISO date
+		return 0
+	}
+	number := s[:end]
+	international := number[0] == '+' || strings.HasPrefix(number, "00")
+	if international || number[0] == '0' && digits >= 9 || strings.HasPrefix(number, "(0") {
+		return end
+	}
+	if country == "" {
+		country = "US" // the most common style of numbers without any prefix
+	}
+	if parsed, err := phonenumbers.Parse(number, country); err == nil && phonenumbers.IsValidNumber(parsed) {
+		return end
+	}
+	if groups == [3]int{3, 3, 4} {
+		return end
+	}
+	return 0
+}

@@ -1,0 +1,42 @@
+package enrich
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what an operator watches; names follow the Prometheus conventions.
+type metrics struct {
+	events, unmatched, mentions, rejected, frames prometheus.Counter
+	cycleSeconds                                  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "polyphony_enricher_" + name + "_total", Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		events:    counter("events", "Events read, repeats included."),
+		unmatched: counter("events_unmatched", "Events that concern no node and were dropped."),
+		mentions:  counter("mentions", "Mentions published."),
+		rejected:  counter("rejects", "Frames and events kept as rejects."),
+		frames:    counter("frames", "Raw frames read."),
+		cycleSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "polyphony_enricher_cycle_seconds", Help: "From a cycle's frames to its last acknowledgement.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}),
+	}
+	r.MustRegister(m.cycleSeconds)
+	return m
+}
+
+func (m *metrics) cycle(o *outbox, frames int, took time.Duration) {
+	m.frames.Add(float64(frames))
+	m.events.Add(float64(o.events))
+	m.unmatched.Add(float64(o.unmatched))
+	m.mentions.Add(float64(o.mentions))
+	m.rejected.Add(float64(o.rejected))
+	m.cycleSeconds.Observe(took.Seconds())
+}

@@ -1,0 +1,104 @@
+package enrich
+
+import (
+	"crypto/rand"
+	"strconv"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+// outbox collects what follows from a cycle's frames: mentions by node, facts, rejects. Its memory is reused.
+type outbox struct {
+	nodes   map[social.Node]*nodeBatch
+	ready   []bus.Message
+	facts   []byte
+	rejects []byte
+	rejected,
+	events, unmatched, mentions int
+}
+
+// nodeBatch is the public message of a node in the making.
+type nodeBatch struct {
+	subject string
+	batch   []byte
+	n       int
+	idle    int // cycles without a mention
+}
+
+// forgetAfter bounds the memory of nodes that went quiet.
+const forgetAfter = 1000
+
+func (o *outbox) reset() {
+	if o.nodes == nil {
+		o.nodes = map[social.Node]*nodeBatch{}
+	}
+	o.ready, o.facts, o.rejects = o.ready[:0], o.facts[:0], o.rejects[:0]
+	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
+}
+
+func (o *outbox) mention(origin string, m *social.Mention) {
+	b := o.nodes[m.Node]
+	if b == nil {
+		b = &nodeBatch{subject: topology.MentionSubject(m.Node.Division, m.Node.Territory)}
+		o.nodes[m.Node] = b
+	}
+	if b.n == 0 {
+		b.batch = wire.BeginBatch(b.batch)
+	}
+	before := len(b.batch)
+	b.batch = wire.AppendMention(b.batch, origin, m)
+	o.mentions++
+	if b.n++; len(b.batch) > wire.MaxBatch && b.n > 1 { // the last one begins the next message
+		last := append([]byte(nil), b.batch[before:]...)
+		b.batch, b.n = b.batch[:before], b.n-1
+		o.close(b)
+		b.batch, b.n = append(wire.BeginBatch(nil), last...), 1
+	}
+}
+
+// close makes a message of a node's batch. The message owns the bytes when the batch goes on.
+func (o *outbox) close(b *nodeBatch) {
+	b.batch = wire.EndBatch(b.batch)
+	o.ready = append(o.ready, bus.Message{
+		Subject: b.subject, Data: b.batch, Header: bus.Header{"Content-Type": {wire.BatchContentType}},
+	})
+	b.n = 0
+}
+
+func (o *outbox) original(original *social.Original) { o.facts = wire.AppendOriginal(o.facts, original) }
+
+func (o *outbox) statement(s *social.Statement) { o.facts = wire.AppendStatement(o.facts, s) }
+
+func (o *outbox) reject(r *wire.Reject) {
+	frame := wire.AppendReject(nil, r)
+	o.rejected++
+	o.ready = append(o.ready, bus.Message{
+		Subject: topology.RejectSubject("enrich", string(r.Code)), Data: wire.EncodeOne(frame), ID: rand.Text(),
+		Header: bus.Header{
+			topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
+			topology.HeaderSize:     {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},
+		},
+	})
+}
+
+// messages closes every batch. They are valid until the next reset.
+func (o *outbox) messages() []bus.Message {
+	for node, b := range o.nodes {
+		if b.n > 0 {
+			o.close(b)
+			b.idle = 0
+		} else if b.idle++; b.idle > forgetAfter {
+			delete(o.nodes, node)
+		}
+	}
+	for frame, info := range wire.EncodeFrame(o.facts) {
+		o.ready = append(o.ready, bus.Message{
+			Subject: topology.FactsSubject, Data: frame,
+			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)}},
+		})
+	}
+	return o.ready
+}

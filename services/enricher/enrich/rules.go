@@ -1,0 +1,76 @@
+package enrich
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/topology"
+)
+
+// ruleBook reads rules versions from the bucket, each once. Versions are immutable, so there is nothing to refresh.
+type ruleBook struct {
+	bus *bus.Bus
+	log *slog.Logger
+
+	mu       sync.Mutex
+	versions map[string]*nodes.Rules
+}
+
+// keptVersions bounds the rules in memory; frames in flight name the newest two or three.
+const keptVersions = 8
+
+// matcher gives the worker's own matcher for a version.
+func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) {
+	if m, ok := w.matchers[version]; ok {
+		return m, nil
+	}
+	rules, err := w.rules.get(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	if len(w.matchers) >= keptVersions {
+		clear(w.matchers)
+	}
+	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + rules.Company().Name}
+	w.matchers[version] = m
+	return m, nil
+}
+
+// get reads a version, waiting for it for as long as it takes: to go on with another would make a repeat differ.
+func (b *ruleBook) get(ctx context.Context, version string) (*nodes.Rules, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if rules, ok := b.versions[version]; ok {
+		return rules, nil
+	}
+	archive, err := backoff.RetryNotifyWithData(func() ([]byte, error) {
+		return b.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
+	}, backoff.WithContext(waiting(), ctx), func(err error, wait time.Duration) {
+		if errors.Is(err, bus.ErrNoKey) {
+			b.log.Error("frames wait for a rules version that is not in the bucket; start an ingester with that nodes directory, "+
+				"or restore the bucket", "version", version, "bucket", topology.RulesBucket)
+			return
+		}
+		b.log.Warn("reading rules", "version", version, "error", err, "wait", wait)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading rules %s: %w", version, err)
+	}
+	rules, err := nodes.Open(archive)
+	if err != nil {
+		return nil, fmt.Errorf("BUG: rules %s were checked before they were published: %w", version, err)
+	}
+	if b.versions == nil || len(b.versions) >= keptVersions {
+		b.versions = map[string]*nodes.Rules{}
+	}
+	b.versions[version] = rules
+	return rules, nil
+}
