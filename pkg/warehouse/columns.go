@@ -1,0 +1,71 @@
+package warehouse
+
+import (
+	"github.com/ClickHouse/ch-go/proto"
+)
+
+// lowColumn is LowCardinality(String). Neighbours are often equal, so the last value is tried before the dictionary.
+type lowColumn struct {
+	proto.ColLowCardinalityRaw
+	index proto.ColStr
+	known map[string]uint32
+	last  string
+	key   uint32
+}
+
+func newLow() *lowColumn {
+	c := &lowColumn{known: map[string]uint32{}}
+	c.Index, c.Key = &c.index, proto.KeyUInt32
+	c.Reset()
+	return c
+}
+
+func newLows() *proto.ColArr[string] { return proto.NewArray[string](newLow()) }
+
+// Reset forgets the values, whose bytes may belong to the caller.
+func (c *lowColumn) Reset() {
+	c.ColLowCardinalityRaw.Reset()
+	clear(c.known)
+	c.known[""] = 0
+	c.index.Append("")
+	c.last, c.key = "", 0
+}
+
+// Append adds one value.
+func (c *lowColumn) Append(s string) {
+	if s != c.last {
+		key, ok := c.known[s]
+		if !ok {
+			key = uint32(c.index.Rows())
+			c.index.Append(s)
+			c.known[s] = key
+		}
+		c.last, c.key = s, key
+	}
+	c.Keys32 = append(c.Keys32, c.key)
+}
+
+// AppendArr adds values.
+func (c *lowColumn) AppendArr(list []string) {
+	for _, s := range list {
+		c.Append(s)
+	}
+}
+
+// Row is the value of row i.
+func (c *lowColumn) Row(i int) string { return c.index.Row(int(c.Keys32[i])) }
+
+// enumColumn is an Enum8 that takes its names from the table.
+type enumColumn struct {
+	proto.ColEnum8
+	of proto.ColumnType
+}
+
+// Infer learns the type from the table's header.
+func (c *enumColumn) Infer(t proto.ColumnType) error {
+	c.of = t
+	return nil
+}
+
+// Type is what Infer learned.
+func (c *enumColumn) Type() proto.ColumnType { return c.of }

@@ -1,0 +1,70 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
+)
+
+// sender is a connection for inserts and the memory that their columns pass through. Inserts go through the driver's
+// lower half, because there columns keep their memory from one batch to the next: building them anew costs more than
+// everything else an insert asks of its sender.
+type sender struct {
+	client    *ch.Client
+	facts     *factColumns
+	locations *locationColumns
+}
+
+// send lends a sender to f. A connection on which anything failed is not used again.
+func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
+	s, err := w.sender(ctx)
+	if err != nil {
+		return err
+	}
+	err = f(s)
+	if err != nil || s.client.IsClosed() {
+		s.client.Close()
+		return err
+	}
+	select {
+	case w.senders <- s:
+	default:
+		s.client.Close()
+	}
+	return nil
+}
+
+// sender takes an idle one or dials.
+func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
+	select {
+	case s := <-w.senders:
+		return s, nil
+	default:
+	}
+	client, err := ch.Dial(ctx, ch.Options{
+		Address:     w.config.Addr,
+		Database:    w.config.Database,
+		User:        w.config.User,
+		Password:    w.config.Password,
+		DialTimeout: 5 * time.Second,
+		ReadTimeout: 5 * time.Minute,
+		Compression: w.config.compression,
+		Settings: []ch.Setting{
+			ch.SettingInt("async_insert", 0),
+			ch.SettingInt("insert_deduplicate", 0),
+			ch.SettingInt("optimize_on_insert", 0),
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connecting to ClickHouse at %s: %w", w.config.Addr, err)
+	}
+	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns()}, nil
+}
+
+// insert sends one block to a table and waits until it is stored.
+func (s *sender) insert(ctx context.Context, table string, input proto.Input) error {
+	return s.client.Do(ctx, ch.Query{Body: input.Into(table), Input: input})
+}

@@ -1,0 +1,422 @@
+package warehouse
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/social"
+)
+
+const (
+	// maxPartitions bounds the monthly partitions that one INSERT touches. ClickHouse refuses 100, and every partition
+	// is a part of its own; half of it leaves room for rows that another writer's clock puts into a neighbouring month.
+	maxPartitions = 50
+	// maxRows bounds one INSERT, so that it stays one block on the way and some 150 MB of memory on either side.
+	maxRows = 200_000
+)
+
+// InsertMentions stores mentions as facts and marks the node-hours they fall into as changed. When it returns nil,
+// readers see them. Repeats are harmless, in one call or over many; of one key the highest version holds. A mention
+// with version social.Retracted removes what its key named, for good.
+//
+// First the locations are written, then the facts, then the touches: whatever stops it in between, the caller's
+// repeat completes it, and no reader ever takes a sealed number for one that holds these facts.
+func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mention) error {
+	rows := sortRows(mentions)
+	return w.send(ctx, func(s *sender) error {
+		for _, chunk := range splitRows(rows) {
+			if err := s.insertLocations(ctx, mentions, chunk); err != nil {
+				return fmt.Errorf("inserting locations: %w", err)
+			}
+			if err := s.insertFacts(ctx, mentions, chunk); err != nil {
+				return fmt.Errorf("inserting mentions: %w", err)
+			}
+		}
+		if err := s.touch(ctx, hoursOf(mentions, rows)); err != nil {
+			return fmt.Errorf("touching node-hours: %w", err)
+		}
+		return nil
+	})
+}
+
+// lane is the Enum8 of the tables.
+type lane int8
+
+const (
+	laneOwn    lane = 1
+	laneThread lane = 2
+)
+
+func laneOf(via social.Via) lane {
+	if via == social.ViaThread {
+		return laneThread
+	}
+	return laneOwn
+}
+
+// row is the sort key of one mention and its place in the caller's slice.
+type row struct {
+	node     uint32 // rank of the node in the order of the table
+	lane     lane
+	ms       int64
+	key      [2]uint64
+	mention  int32
+	location bool
+}
+
+// sortRows gives the mentions in the order of mentions_store, only the highest version of each key.
+func sortRows(mentions []social.Mention) []row {
+	ranks := map[social.Node]uint32{}
+	for i := range mentions {
+		ranks[mentions[i].Node] = 0
+	}
+	nodes := make([]social.Node, 0, len(ranks))
+	for node := range ranks {
+		nodes = append(nodes, node)
+	}
+	slices.SortFunc(nodes, social.Node.Compare)
+	for i, node := range nodes {
+		ranks[node] = uint32(i)
+	}
+
+	rows := make([]row, len(mentions))
+	for i := range mentions {
+		m := &mentions[i]
+		rows[i] = row{
+			node:    ranks[m.Node],
+			lane:    laneOf(m.Via),
+			ms:      m.Time.UnixMilli(),
+			key:     [2]uint64{binary.BigEndian.Uint64(m.EventKey[:8]), binary.BigEndian.Uint64(m.EventKey[8:])},
+			mention: int32(i),
+		}
+	}
+	slices.SortFunc(rows, compareRows)
+
+	kept := rows[:0]
+	for _, r := range rows {
+		if n := len(kept); n > 0 && compareRows(kept[n-1], r) == 0 {
+			if storedVersion(&mentions[kept[n-1].mention]).less(storedVersion(&mentions[r.mention])) {
+				kept[n-1] = r
+			}
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept
+}
+
+func compareRows(a, b row) int {
+	return cmp.Or(
+		cmp.Compare(a.node, b.node), cmp.Compare(a.ms, b.ms),
+		cmp.Compare(a.key[0], b.key[0]), cmp.Compare(a.key[1], b.key[1]),
+		cmp.Compare(a.lane, b.lane),
+	)
+}
+
+// splitRows cuts rows so that no piece has more than maxRows of them or touches more than maxPartitions months.
+func splitRows(rows []row) [][]row {
+	months := map[int]int{} // month -> piece
+	for i := range rows {
+		months[month(rows[i].ms)] = 0
+	}
+	if len(months) <= maxPartitions {
+		return slices.Collect(slices.Chunk(rows, maxRows))
+	}
+	order := make([]int, 0, len(months))
+	for m := range months {
+		order = append(order, m)
+	}
+	slices.Sort(order)
+	for i, m := range order {
+		months[m] = i / maxPartitions
+	}
+	pieces := make([][]row, (len(order)+maxPartitions-1)/maxPartitions)
+	for _, r := range rows {
+		p := months[month(r.ms)]
+		pieces[p] = append(pieces[p], r)
+	}
+	var chunks [][]row
+	for _, piece := range pieces {
+		chunks = slices.AppendSeq(chunks, slices.Chunk(piece, maxRows))
+	}
+	return chunks
+}
+
+func month(ms int64) int {
+	y, m, _ := time.UnixMilli(ms).UTC().Date()
+	return y*12 + int(m)
+}
+
+// version is the UInt128 that mentions_store replaces by: 44 bits revision, 40 bits content hash, 44 bits inverted
+// recorded time, so that among equals the earliest record stands. All ones is a deletion.
+type version struct{ hi, lo uint64 }
+
+func storedVersion(m *social.Mention) version {
+	if m.Version == social.Retracted() {
+		return version{^uint64(0), ^uint64(0)}
+	}
+	const ones44 = 1<<44 - 1
+	hash := m.Version.Hash()
+	inverted := ones44 - uint64(m.RecordedTime.UnixMilli())&ones44
+	return version{
+		hi: m.Version.Revision()<<20 | hash>>20,
+		lo: hash<<44 | inverted,
+	}
+}
+
+func (v version) less(o version) bool { return v.hi < o.hi || v.hi == o.hi && v.lo < o.lo }
+
+// factColumns are the columns of mentions_store.
+type factColumns struct {
+	division, territory             *lowColumn
+	time                            proto.ColDateTime64
+	eventKey                        proto.ColFixedStr16
+	lane                            enumColumn
+	version                         proto.ColUInt128
+	isDeleted                       proto.ColUInt8
+	recordedTime                    proto.ColDateTime64
+	source                          *lowColumn
+	kind                            enumColumn
+	authorKey, parentKey, rootKey   proto.ColFixedStr16
+	parentAuthorKey                 proto.ColFixedStr16
+	via                             enumColumn
+	account                         *lowColumn
+	owned, byCompany, bot           proto.ColBool
+	role                            *lowColumn
+	roleConfidence                  proto.ColFloat32
+	lang, country, countryMethod    *lowColumn
+	sentiment                       *proto.ColNullable[float32]
+	products, competitors           *proto.ColArr[string]
+	topics, needs                   *proto.ColArr[string]
+	isQuestion                      proto.ColBool
+	aeElements                      proto.ColUInt8
+	aeScreened, aeSerious, offLabel proto.ColBool
+	clusterID                       proto.ColUInt64
+	followers                       proto.ColInt64
+	text                            proto.ColStr
+	rulesVersion                    *lowColumn
+}
+
+func newFactColumns() *factColumns {
+	c := &factColumns{
+		division: newLow(), territory: newLow(), source: newLow(), account: newLow(), role: newLow(), lang: newLow(),
+		country: newLow(), countryMethod: newLow(), rulesVersion: newLow(),
+		products: newLows(), competitors: newLows(), topics: newLows(), needs: newLows(),
+		sentiment: proto.NewColNullable[float32](new(proto.ColFloat32)),
+	}
+	c.time.WithPrecision(3)
+	c.recordedTime.WithPrecision(3)
+	return c
+}
+
+// input lists every column by name, so that no default of the server's ever fills one.
+func (c *factColumns) input() proto.Input {
+	return proto.Input{
+		{Name: "division", Data: c.division},
+		{Name: "territory", Data: c.territory},
+		{Name: "time", Data: &c.time},
+		{Name: "event_key", Data: &c.eventKey},
+		{Name: "lane", Data: &c.lane},
+		{Name: "version", Data: &c.version},
+		{Name: "is_deleted", Data: &c.isDeleted},
+		{Name: "recorded_time", Data: &c.recordedTime},
+		{Name: "source", Data: c.source},
+		{Name: "kind", Data: &c.kind},
+		{Name: "author_key", Data: &c.authorKey},
+		{Name: "parent_key", Data: &c.parentKey},
+		{Name: "root_key", Data: &c.rootKey},
+		{Name: "parent_author_key", Data: &c.parentAuthorKey},
+		{Name: "via", Data: &c.via},
+		{Name: "account", Data: c.account},
+		{Name: "owned", Data: &c.owned},
+		{Name: "by_company", Data: &c.byCompany},
+		{Name: "bot", Data: &c.bot},
+		{Name: "role", Data: c.role},
+		{Name: "role_confidence", Data: &c.roleConfidence},
+		{Name: "lang", Data: c.lang},
+		{Name: "country", Data: c.country},
+		{Name: "country_method", Data: c.countryMethod},
+		{Name: "sentiment", Data: c.sentiment},
+		{Name: "products", Data: c.products},
+		{Name: "competitors", Data: c.competitors},
+		{Name: "topics", Data: c.topics},
+		{Name: "needs", Data: c.needs},
+		{Name: "is_question", Data: &c.isQuestion},
+		{Name: "ae_elements", Data: &c.aeElements},
+		{Name: "ae_screened", Data: &c.aeScreened},
+		{Name: "ae_serious", Data: &c.aeSerious},
+		{Name: "offlabel", Data: &c.offLabel},
+		{Name: "cluster_id", Data: &c.clusterID},
+		{Name: "followers", Data: &c.followers},
+		{Name: "text", Data: &c.text},
+		{Name: "rules_version", Data: c.rulesVersion},
+	}
+}
+
+func (c *factColumns) append(m *social.Mention) {
+	v := storedVersion(m)
+	c.division.Append(m.Node.Division)
+	c.territory.Append(m.Node.Territory)
+	c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
+	c.eventKey.Append(m.EventKey)
+	c.lane.Append(proto.Enum8(laneOf(m.Via)))
+	c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
+	c.isDeleted.Append(0)
+	c.recordedTime.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
+	c.source.Append(m.Source)
+	c.kind.Append(kindNumber(m.Kind))
+	c.authorKey.Append(m.AuthorKey)
+	c.parentKey.Append(m.ParentKey)
+	c.rootKey.Append(m.RootKey)
+	c.parentAuthorKey.Append(m.ParentAuthorKey)
+	c.via.Append(viaNumber(m.Via))
+	c.account.Append(m.Account)
+	c.owned.Append(m.Owned)
+	c.byCompany.Append(m.ByCompany)
+	c.bot.Append(m.Bot)
+	c.role.Append(m.Role)
+	c.roleConfidence.Append(m.RoleConfidence)
+	c.lang.Append(m.Lang)
+	c.country.Append(m.Country)
+	c.countryMethod.Append(m.CountryMethod)
+	if m.Sentiment == nil {
+		c.sentiment.Append(proto.Null[float32]())
+	} else {
+		c.sentiment.Append(proto.NewNullable(*m.Sentiment))
+	}
+	c.products.Append(m.Products)
+	c.competitors.Append(m.Competitors)
+	c.topics.Append(m.Topics)
+	c.needs.Append(m.Needs)
+	c.isQuestion.Append(m.IsQuestion)
+	c.aeElements.Append(m.AEElements)
+	c.aeScreened.Append(m.AEScreened)
+	c.aeSerious.Append(m.AESerious)
+	c.offLabel.Append(m.OffLabel)
+	c.clusterID.Append(m.ClusterID)
+	c.followers.Append(m.Followers)
+	c.text.Append(m.Text)
+	c.rulesVersion.Append(m.RulesVersion)
+}
+
+func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, rows []row) error {
+	input := s.facts.input()
+	input.Reset()
+	for i := range rows {
+		s.facts.append(&mentions[rows[i].mention])
+	}
+	return s.insert(ctx, "mentions_store", input)
+}
+
+type locationColumns struct {
+	eventKey            proto.ColFixedStr16
+	division, territory *lowColumn
+	time                proto.ColDateTime64
+	lane                enumColumn
+}
+
+func newLocationColumns() *locationColumns {
+	c := &locationColumns{division: newLow(), territory: newLow()}
+	c.time.WithPrecision(3)
+	return c
+}
+
+func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
+	rows = slices.Clone(rows)
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.key[0], b.key[0]), cmp.Compare(a.key[1], b.key[1]), compareRows(a, b))
+	})
+	c := s.locations
+	input := proto.Input{
+		{Name: "event_key", Data: &c.eventKey},
+		{Name: "division", Data: c.division},
+		{Name: "territory", Data: c.territory},
+		{Name: "time", Data: &c.time},
+		{Name: "lane", Data: &c.lane},
+	}
+	input.Reset()
+	for i := range rows {
+		r := &rows[i]
+		m := &mentions[r.mention]
+		c.eventKey.Append(m.EventKey)
+		c.division.Append(m.Node.Division)
+		c.territory.Append(m.Node.Territory)
+		c.time.AppendRaw(proto.DateTime64(r.ms))
+		c.lane.Append(proto.Enum8(r.lane))
+	}
+	return s.insert(ctx, "locations", input)
+}
+
+// nodeHour is one hour of one node, the unit of touching and sealing.
+type nodeHour struct {
+	social.Node
+	hour int64 // seconds since 1970, a multiple of 3600
+}
+
+// hoursOf lists the node-hours of sorted rows.
+func hoursOf(mentions []social.Mention, rows []row) []nodeHour {
+	var hours []nodeHour
+	for _, r := range rows {
+		h := nodeHour{mentions[r.mention].Node, r.ms / 3_600_000 * 3600}
+		if n := len(hours); n == 0 || hours[n-1] != h {
+			hours = append(hours, h)
+		}
+	}
+	return hours
+}
+
+// touch marks node-hours as changed.
+func (s *sender) touch(ctx context.Context, hours []nodeHour) error {
+	division, territory := newLow(), newLow()
+	var hour proto.ColDateTime
+	var stamp proto.ColUInt64
+	for _, h := range hours {
+		division.Append(h.Division)
+		territory.Append(h.Territory)
+		hour.AppendRaw(proto.DateTime(h.hour))
+		stamp.Append(rand.Uint64())
+	}
+	return s.insert(ctx, "touches", proto.Input{
+		{Name: "division", Data: division},
+		{Name: "territory", Data: territory},
+		{Name: "hour", Data: &hour},
+		{Name: "stamp", Data: &stamp},
+	})
+}
+
+func kindNumber(k social.Kind) proto.Enum8 {
+	switch k {
+	case social.Post:
+		return 1
+	case social.Reply:
+		return 2
+	case social.Share:
+		return 3
+	case social.Reaction:
+		return 4
+	case social.Follow:
+		return 5
+	case social.View:
+		return 6
+	}
+	return 0
+}
+
+func viaNumber(v social.Via) proto.Enum8 {
+	switch v {
+	case social.ViaText:
+		return 1
+	case social.ViaAccount:
+		return 2
+	case social.ViaThread:
+		return 3
+	}
+	return 0
+}
