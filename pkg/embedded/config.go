@@ -42,7 +42,7 @@ func escape(s string) string {
 }
 
 // configXML is the server's side: one data directory, two ports, and sizes for a laptop that also does other things.
-// Without an entry here a system log table would be written every few seconds for ever.
+// A system log table exists only where the file has an entry for it, and there is none.
 var configXML = template.Must(template.New("config").Parse(`<clickhouse>
     <!-- Written at every start: changes are lost. -->
     <display_name>{{.Token}}</display_name>
@@ -100,25 +100,6 @@ var configXML = template.Must(template.New("config").Parse(`<clickhouse>
     <config_reload_interval_ms>60000</config_reload_interval_ms>
     <dns_cache_update_period>3600</dns_cache_update_period>
     <send_crash_reports><enabled>false</enabled></send_crash_reports>
-    <query_log remove="1"/>
-    <query_thread_log remove="1"/>
-    <query_views_log remove="1"/>
-    <query_metric_log remove="1"/>
-    <part_log remove="1"/>
-    <trace_log remove="1"/>
-    <text_log remove="1"/>
-    <metric_log remove="1"/>
-    <latency_log remove="1"/>
-    <error_log remove="1"/>
-    <asynchronous_metric_log remove="1"/>
-    <asynchronous_insert_log remove="1"/>
-    <processors_profile_log remove="1"/>
-    <opentelemetry_span_log remove="1"/>
-    <session_log remove="1"/>
-    <backup_log remove="1"/>
-    <s3queue_log remove="1"/>
-    <blob_storage_log remove="1"/>
-    <crash_log remove="1"/>
 </clickhouse>
 `))
 
