@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"reflect"
@@ -20,7 +21,7 @@ const prefix = "POLYPHONY_"
 func Environ() []string { return os.Environ() }
 
 // Load fills the fields of the struct that settings points to, and of structs in it, from environ: by the tags env
-// (the name), default and help. Fields may be string, bool, int, int64 and time.Duration. An unknown POLYPHONY_
+// (the name), default and help. Fields may be string, bool, int, int64, time.Duration and slog.Level. An unknown POLYPHONY_
 // variable or a value that does not fit is an error that names it, never its value.
 func Load(environ []string, settings any) error {
 	given := map[string]string{}
@@ -75,6 +76,12 @@ func set(v reflect.Value, text string) error {
 			return errors.New("want true or false")
 		}
 		v.SetBool(b)
+	case slog.Level:
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(text)); err != nil {
+			return errors.New("want debug, info, warn or error")
+		}
+		v.SetInt(int64(level))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 0 {

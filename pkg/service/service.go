@@ -105,7 +105,7 @@ func Version() string {
 
 // ProcessConfig is what every process may be told.
 type ProcessConfig struct {
-	LogLevel string `env:"POLYPHONY_LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
+	LogLevel slog.Level `env:"POLYPHONY_LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
 }
 
 // Process is what the services in one process share.
@@ -116,17 +116,13 @@ type Process struct {
 
 // NewProcess logs to w, a line of text an event.
 func NewProcess(cfg ProcessConfig, w io.Writer) *Process {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		level = slog.LevelInfo
-	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "polyphony_build_info", Help: "Always 1; the label says what runs.", ConstLabels: prometheus.Labels{"version": Version()}})
 	build.Set(1)
 	registry.MustRegister(build)
-	return &Process{Log: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), Registry: registry}
+	return &Process{Log: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel})), Registry: registry}
 }
 
 // Part is one service within a process.

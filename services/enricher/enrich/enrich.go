@@ -5,6 +5,7 @@
 package enrich
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	running.Go(func() { _ = en.bus.Janitor(ctx, topology.EnrichRaw) })
 	for range workers {
 		running.Go(func() {
-			w := &worker{Enricher: en, keyer: en.keyer.Clone(), matchers: map[string]*matcher{}}
+			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
 			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Wait: cycleWait}, w.cycle); err != nil {
 				stop(fmt.Errorf("enriching: %w", err))
 			}
@@ -72,12 +73,11 @@ func (en *Enricher) Ready() error { return en.bus.Ready() }
 // worker runs one cycle after the other, in its own memory.
 type worker struct {
 	*Enricher
-	keyer    *pseudonym.Keyer
-	matchers map[string]*matcher
-	decoder  wire.EventDecoder
-	masker   masker
-	lines    []byte
-	out      outbox
+	enrichment *Enrichment
+	matchers   map[string]*matcher
+	decoder    wire.EventDecoder
+	lines      []byte
+	out        outbox
 }
 
 // matcher is a version's matcher with what the worker needs of its rules.
@@ -119,7 +119,7 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	for line := range linesOf(w.lines) {
+	for line := range bytes.Lines(w.lines) {
 		w.event(m, line, head.recorded)
 	}
 	return nil
@@ -136,7 +136,7 @@ func (w *worker) event(m *matcher, line []byte, recorded time.Time) {
 		return
 	}
 	if e.Kind.IsStatement() {
-		w.statement(m, e, line, recorded)
+		w.out.statement(w.enrichment.statement(e, line, m.version, recorded))
 		return
 	}
 	matches := m.Match(e)
@@ -144,14 +144,14 @@ func (w *worker) event(m *matcher, line []byte, recorded time.Time) {
 		w.out.unmatched++
 		return
 	}
-	mention := w.mention(m, e, matches[0].Country, recorded)
-	for i := range matches {
-		place(&mention, &matches[i], e.Time)
-		w.out.mention(m.origin, &mention)
+	var event, author social.Key
+	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
+		w.out.mention(m.origin, mention)
+		event, author = mention.EventKey, mention.AuthorKey
 	}
-	w.out.original(w.original(e, mention.EventKey, recorded))
+	w.out.original(w.enrichment.original(e, event, recorded))
 	if e.Counters != nil {
-		w.out.statement(w.counters(m, e.Source, mention.EventKey, mention.AuthorKey, e.Counters, recorded))
+		w.out.statement(w.enrichment.counters(e, event, author, m.version, recorded))
 	}
 }
 

@@ -1,7 +1,6 @@
 package enrich
 
 import (
-	"bytes"
 	"encoding/json"
 	"iter"
 	"strconv"
@@ -10,20 +9,48 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"polyphony/pkg/nodes"
+	"polyphony/pkg/pseudonym"
 	"polyphony/pkg/social"
 )
 
+// Enrichment makes mentions and facts of events, one event at a time and in its own memory. It is pure: the same event
+// under the same rules gives the same result.
+type Enrichment struct {
+	keyer  *pseudonym.Keyer
+	masker masker
+}
+
+// NewEnrichment makes an enrichment with a keyer of its own.
+func NewEnrichment(keyer *pseudonym.Keyer) *Enrichment { return &Enrichment{keyer: keyer.Clone()} }
+
+// Mentions yields what an event is in each node that it matches, and none when it matches none. The mention is
+// valid until the next one; its strings alias the event.
+func (en *Enrichment) Mentions(e *social.Event, matches []nodes.Match, version string, recorded time.Time) iter.Seq[*social.Mention] {
+	return func(yield func(*social.Mention) bool) {
+		if len(matches) == 0 {
+			return
+		}
+		mention := en.mention(e, matches[0].Country, version, recorded)
+		for i := range matches {
+			place(&mention, &matches[i], e.Time)
+			if !yield(&mention) {
+				return
+			}
+		}
+	}
+}
+
 // mention fills in what is the same for every node of an event. What later stages will know (role, sentiment,
 // needs, safety) stays unknown here, never guessed.
-func (w *worker) mention(m *matcher, e *social.Event, country string, recorded time.Time) social.Mention {
+func (en *Enrichment) mention(e *social.Event, country, version string, recorded time.Time) social.Mention {
 	parent := parentOf(e)
 	return social.Mention{
-		EventKey: w.keyer.Key(e.Source, e.ID), AuthorKey: w.keyer.Key(e.Source, e.Author.ID),
-		ParentKey: w.keyer.Key(e.Source, parent.ID), ParentAuthorKey: w.keyer.Key(e.Source, parent.AuthorID),
-		RootKey: w.keyer.Key(e.Source, e.RootID),
+		EventKey: en.keyer.Key(e.Source, e.ID), AuthorKey: en.keyer.Key(e.Source, e.Author.ID),
+		ParentKey: en.keyer.Key(e.Source, parent.ID), ParentAuthorKey: en.keyer.Key(e.Source, parent.AuthorID),
+		RootKey: en.keyer.Key(e.Source, e.RootID),
 		Source:  e.Source, Kind: e.Kind, Time: e.Time, RecordedTime: recorded,
 		Bot: e.Author.Bot, Role: social.RoleUnknown, Lang: e.Lang, Followers: e.Author.Followers,
-		Text: w.masker.mask(e, country), RulesVersion: m.version,
+		Text: en.masker.mask(e, country), RulesVersion: version,
 	}
 }
 
@@ -68,61 +95,48 @@ func contentHash(m *social.Mention) uint64 {
 }
 
 // original seals what leads back to the author: to answer a post, somebody with the right to must find it.
-func (w *worker) original(e *social.Event, key social.Key, recorded time.Time) *social.Original {
+func (en *Enrichment) original(e *social.Event, key social.Key, recorded time.Time) *social.Original {
 	plain, err := json.Marshal(map[string]string{
 		"id": e.ID, "author_id": e.Author.ID, "handle": e.Author.Handle, "name": e.Author.Name, "url": e.URL,
 	})
 	if err != nil {
 		panic("BUG: a map of strings cannot fail to encode: " + err.Error())
 	}
-	return &social.Original{EventKey: key, Source: e.Source, RecordedTime: recorded, Sealed: w.keyer.Seal(plain)}
+	return &social.Original{EventKey: key, Source: e.Source, RecordedTime: recorded, Sealed: en.keyer.Seal(plain)}
 }
 
-// statement keeps an edit, a deletion or totals as a fact. What it changes is worked out where the posts are.
-func (w *worker) statement(m *matcher, e *social.Event, line []byte, recorded time.Time) {
+// statement makes a fact of an edit, a deletion or totals. What it changes is worked out where the posts are.
+func (en *Enrichment) statement(e *social.Event, line []byte, version string, recorded time.Time) *social.Statement {
+	object, author := en.keyer.Key(e.Source, e.Object.ID), en.keyer.Key(e.Source, e.Object.AuthorID)
 	if e.Kind == social.Counted {
-		object := w.keyer.Key(e.Source, e.Object.ID)
-		w.out.statement(w.counters(m, e.Source, object, w.keyer.Key(e.Source, e.Object.AuthorID), e.Counters, recorded))
-		return
+		return en.counters(e, object, author, version, recorded)
 	}
 	s := &social.Statement{
-		Source: e.Source, Kind: e.Kind, Time: e.Time, RecordedTime: recorded, RulesVersion: m.version,
-		ObjectKey: w.keyer.Key(e.Source, e.Object.ID), ObjectAuthor: w.keyer.Key(e.Source, e.Object.AuthorID),
+		Source: e.Source, Kind: e.Kind, Time: e.Time, RecordedTime: recorded, RulesVersion: version,
+		ObjectKey: object, ObjectAuthor: author,
 	}
 	if e.Kind == social.Edit {
-		s.Text, s.Lang, s.Sealed = w.masker.mask(e, e.PlaceCountry), e.Lang, w.keyer.Seal(line)
+		s.Text, s.Lang, s.Sealed = en.masker.mask(e, e.PlaceCountry), e.Lang, en.keyer.Seal(line)
 	}
-	s.Key = w.statementKey(s)
-	w.out.statement(s)
+	s.Key = en.statementKey(s)
+	return s
 }
 
-func (w *worker) counters(m *matcher, source string, object, author social.Key, c *social.Counters, recorded time.Time) *social.Statement {
+// counters makes a fact of the totals that an event reports of an object, or of itself.
+func (en *Enrichment) counters(e *social.Event, object, author social.Key, version string, recorded time.Time) *social.Statement {
 	s := &social.Statement{
-		Source: source, Kind: social.Counted, ObjectKey: object, ObjectAuthor: author,
-		Time: c.ObservedAt, RecordedTime: recorded, Counters: *c, RulesVersion: m.version,
+		Source: e.Source, Kind: social.Counted, ObjectKey: object, ObjectAuthor: author,
+		Time: e.Counters.ObservedAt, RecordedTime: recorded, Counters: *e.Counters, RulesVersion: version,
 	}
-	s.Key = w.statementKey(s)
+	s.Key = en.statementKey(s)
 	return s
 }
 
 // statementKey identifies a statement by source, kind, object and time, as the contract does.
-func (w *worker) statementKey(s *social.Statement) social.Key {
+func (en *Enrichment) statementKey(s *social.Statement) social.Key {
 	object := s.ObjectKey
 	if object == (social.Key{}) {
 		object = s.ObjectAuthor
 	}
-	return w.keyer.Key(s.Source, string(s.Kind)+" "+object.String()+" "+strconv.FormatInt(s.Time.UnixMilli(), 10))
-}
-
-// linesOf yields the lines of a frame without their newlines.
-func linesOf(frame []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for len(frame) > 0 {
-			line, rest, _ := bytes.Cut(frame, []byte{'\n'})
-			if !yield(line) {
-				return
-			}
-			frame = rest
-		}
-	}
+	return en.keyer.Key(s.Source, string(s.Kind)+" "+object.String()+" "+strconv.FormatInt(s.Time.UnixMilli(), 10))
 }

@@ -12,10 +12,9 @@ import (
 
 // outbox collects what follows from a cycle's frames: mentions by node, facts, rejects. Its memory is reused.
 type outbox struct {
-	nodes   map[social.Node]*nodeBatch
-	ready   []bus.Message
-	facts   []byte
-	rejects []byte
+	nodes map[social.Node]*nodeBatch
+	ready []bus.Message
+	facts []byte
 	rejected,
 	events, unmatched, mentions int
 }
@@ -35,7 +34,7 @@ func (o *outbox) reset() {
 	if o.nodes == nil {
 		o.nodes = map[social.Node]*nodeBatch{}
 	}
-	o.ready, o.facts, o.rejects = o.ready[:0], o.facts[:0], o.rejects[:0]
+	o.ready, o.facts = o.ready[:0], o.facts[:0]
 	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
 }
 
@@ -68,7 +67,9 @@ func (o *outbox) close(b *nodeBatch) {
 	b.n = 0
 }
 
-func (o *outbox) original(original *social.Original) { o.facts = wire.AppendOriginal(o.facts, original) }
+func (o *outbox) original(original *social.Original) {
+	o.facts = wire.AppendOriginal(o.facts, original)
+}
 
 func (o *outbox) statement(s *social.Statement) { o.facts = wire.AppendStatement(o.facts, s) }
 

@@ -68,8 +68,7 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 
 	j := judges.Get().(*judge)
 	defer judges.Put(j)
-	now := time.Now().UTC()
-	j.begin(now, now.Add(-rules.Company().Lateness), grant)
+	j.begin(time.Now().UTC(), rules.Company().Lateness, grant)
 	for line, event := range form.events(body) {
 		j.take(line, event)
 	}
@@ -135,7 +134,7 @@ func keep(buffer *[]byte) {
 type judge struct {
 	decoder  wire.EventDecoder
 	now      time.Time
-	oldest   time.Time
+	lateness time.Duration
 	grant    grant
 	accepted int
 	refused  int
@@ -143,11 +142,8 @@ type judge struct {
 	submission
 }
 
-func (j *judge) begin(now, oldest time.Time, g grant) {
-	if epoch := time.Unix(0, 0); oldest.Before(epoch) {
-		oldest = epoch // no social network is older, and buckets count from here
-	}
-	j.now, j.oldest, j.grant = now, oldest, g
+func (j *judge) begin(now time.Time, lateness time.Duration, g grant) {
+	j.now, j.lateness, j.grant = now, lateness, g
 	j.accepted, j.refused, j.rows = 0, 0, []rejectedRow{}
 	j.submission.reset()
 }
@@ -155,8 +151,11 @@ func (j *judge) begin(now, oldest time.Time, g grant) {
 // take judges one event. Its bytes go into the submission either way.
 func (j *judge) take(line int, event []byte) {
 	e, err := j.decoder.Decode(event)
+	if err == nil && !j.grant.allows(e.Source) {
+		err = &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
+	}
 	if err == nil {
-		err = j.inTime(e)
+		err = CheckTime(e, j.now, j.lateness)
 	}
 	if err == nil {
 		j.accepted++
@@ -178,19 +177,23 @@ func (j *judge) take(line int, event []byte) {
 	j.submission.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event})
 }
 
-// inTime holds the event against the clock and against what its sender may send.
-func (j *judge) inTime(e *social.Event) error {
-	latest := j.now.Add(maxAhead)
+// CheckTime holds an event against the clock: its verdict is given once, at acceptance. The error is a *social.Invalid.
+func CheckTime(e *social.Event, now time.Time, lateness time.Duration) error {
+	latest, oldest := now.Add(maxAhead), now.Add(-lateness)
+	if oldest.Before(epoch) {
+		oldest = epoch
+	}
 	switch {
-	case !j.grant.allows(e.Source):
-		return &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
 	case e.Time.After(latest), e.Counters != nil && e.Counters.ObservedAt.After(latest):
 		return &social.Invalid{Code: social.InFuture, Detail: "time: more than 10 minutes ahead"}
-	case e.Time.Before(j.oldest):
+	case e.Time.Before(oldest):
 		return &social.Invalid{Code: social.TooLate, Detail: "time: older than the company's lateness"}
 	}
 	return nil
 }
+
+// epoch bounds every lateness: no social network is older, and buckets count from here.
+var epoch = time.Unix(0, 0)
 
 // budget bounds the bytes that requests hold at once.
 type budget struct{ held atomic.Int64 }

@@ -1,0 +1,114 @@
+// Package aggregate turns mentions and facts into rows of ClickHouse, and stale node-hours into sealed metrics. It
+// counts nothing itself: metrics are recomputed from the facts, so a batch that comes twice changes nothing.
+package aggregate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/warehouse"
+)
+
+const (
+	// flushWait is how long the first mention of a flush waits for others: readers are at most about this far behind,
+	// and ClickHouse gets a few inserts a second, not hundreds.
+	flushWait = 500 * time.Millisecond
+	// flushBytes of public messages are about 20,000 mentions; decoded they take twice that.
+	flushBytes = 24 << 20
+	// factsWait: nobody waits for originals and statements as they do for metrics.
+	factsWait = time.Second
+	// retention is how far back streams may redeliver; node-hours since then are touched at a start.
+	retention = 72 * time.Hour
+)
+
+// Aggregator is the service.
+type Aggregator struct {
+	bus     *bus.Bus
+	store   *warehouse.Warehouse
+	log     *slog.Logger
+	metrics *metrics
+	waiting atomic.Pointer[error] // why ClickHouse takes nothing at present
+}
+
+// New builds an aggregator and starts nothing.
+func New(b *bus.Bus, store *warehouse.Warehouse, log *slog.Logger, registry prometheus.Registerer) *Aggregator {
+	return &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry)}
+}
+
+// Run stores and seals until ctx ends. It returns an error only for a bug.
+func (ag *Aggregator) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
+	start := func(what string, run func(context.Context) error) {
+		running.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				stop(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	start("storing mentions", func(ctx context.Context) error {
+		flush := &flush{Aggregator: ag}
+		return ag.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Wait: flushWait}, flush.mentions)
+	})
+	start("storing facts", func(ctx context.Context) error {
+		flush := &flush{Aggregator: ag}
+		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: flushBytes / 4, Wait: factsWait}, flush.facts)
+	})
+	start("storing rejects", func(ctx context.Context) error {
+		flush := &flush{Aggregator: ag}
+		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: flushBytes / 4, Wait: factsWait}, flush.rejects)
+	})
+	start("storing rules", ag.followRules)
+	start("sealing", ag.seal)
+	start("tidying streams", func(ctx context.Context) error {
+		return ag.bus.Janitor(ctx, topology.AggregateMentions, topology.AggregateFacts, topology.AggregateRejects)
+	})
+	running.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Ready says what is missing, nil when rows can be stored.
+func (ag *Aggregator) Ready() error {
+	if err := ag.waiting.Load(); err != nil {
+		return fmt.Errorf("clickhouse: %w", *err)
+	}
+	return ag.bus.Ready()
+}
+
+// insist repeats what ClickHouse could not do yet, for as long as it takes. Every statement may be repeated whole.
+func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.Context) error) error {
+	return backoff.RetryNotify(func() error {
+		err := do(ctx)
+		if err != nil && !warehouse.Retry(err) {
+			return backoff.Permanent(fmt.Errorf("BUG: %s: %w", what, err))
+		}
+		if err == nil {
+			ag.waiting.Store(nil)
+		}
+		return err
+	}, backoff.WithContext(patience(), ctx), func(err error, wait time.Duration) {
+		ag.waiting.Store(&err)
+		ag.metrics.retries.Inc()
+		ag.log.Warn("clickhouse takes nothing, trying again", "doing", what, "error", err, "wait", wait)
+	})
+}
+
+// patience is the pace of what can only wait.
+func patience() backoff.BackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+}

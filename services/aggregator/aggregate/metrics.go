@@ -1,0 +1,39 @@
+package aggregate
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what an operator watches; names follow the Prometheus conventions.
+type metrics struct {
+	rows         *prometheus.CounterVec // by table
+	flushSeconds *prometheus.HistogramVec
+	sealed       prometheus.Counter
+	retries      prometheus.Counter
+	foreign      *prometheus.CounterVec // by stream subject's second token
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		rows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_rows_total", Help: "Rows stored, repeats included."}, []string{"table"}),
+		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "polyphony_aggregator_flush_seconds", Help: "From a batch's messages to its rows.",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"table"}),
+		sealed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_node_hours_sealed_total", Help: "Node-hours recomputed from the facts."}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_retries_total", Help: "Times ClickHouse had to be asked again."}),
+		foreign: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"stream"}),
+	}
+	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.foreign)
+	return m
+}
+
+func (m *metrics) flushed(table string, rows int, took time.Duration) {
+	m.rows.WithLabelValues(table).Add(float64(rows))
+	m.flushSeconds.WithLabelValues(table).Observe(took.Seconds())
+}
