@@ -1,0 +1,52 @@
+# Needs Go and, for the ClickHouse library, npm; `make help` lists the targets.
+PROGRAMS := ingester enricher aggregator polyphony
+LIBRARY  := deploy/embedded/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so
+FUZZTIME ?= 20s
+
+# The race detector needs a C compiler. CI must have one; elsewhere the tests run without it.
+RACE := $(if $(CI)$(shell command -v $$(go env CC)),-race)
+
+.DEFAULT_GOAL := help
+.PHONY: help engine build run test check bench fuzz e2e generate
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+engine: ## fetch the ClickHouse library, once, as the lock file pins it
+	@deploy/embedded/fetch.sh
+
+build: engine ## build the four programs into bin/, the engine beside them
+	@echo "build: $(PROGRAMS) into bin/"
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -o bin/ $(PROGRAMS:%=./services/%)
+	@[ ! -e $(LIBRARY) ] || ln -f $(LIBRARY) bin/ 2>/dev/null || ln -sf ../$(LIBRARY) bin/
+
+run: build ## start everything with generated events and a live table
+	bin/polyphony up --demo
+
+test: engine ## vet and test everything, with the race detector where it can run
+	go vet ./...
+	@echo "test: every package$(if $(RACE),, without the race detector: it needs a C compiler)"
+	$(if $(RACE),CGO_ENABLED=1 )go test $(RACE) -timeout 15m ./...
+
+check: ## formatting, vet, module sums
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "check: run gofmt -w on these files" >&2; exit 1; }
+	go vet ./...
+	go mod verify
+
+bench: build ## measure: every benchmark, end to end last
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (20s)
+	@go list ./... | while read -r package; do \
+		go test -run '^$$' -list '^Fuzz' "$$package" | grep '^Fuzz' | while read -r target; do \
+			echo "fuzz: $$package $$target for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+e2e: engine ## the whole system: generated events in, exact metrics out
+	go test -count=1 -timeout 30m -v ./e2e/...
+
+generate: ## regenerate what is derived from other files
+	go generate ./...
