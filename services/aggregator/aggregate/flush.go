@@ -2,7 +2,9 @@ package aggregate
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"polyphony/pkg/bus"
@@ -17,7 +19,6 @@ import (
 type flush struct {
 	*Aggregator
 	decoded []social.Mention
-	lines   []byte
 }
 
 func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
@@ -26,7 +27,9 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 	for i := range batch {
 		mentions, err := wire.DecodeBatch(f.decoded, batch[i].Data)
 		if f.decoded = mentions; err != nil {
-			f.foreign(&batch[i], err)
+			if err := f.foreign(ctx, &batch[i], err); err != nil {
+				return err
+			}
 		}
 	}
 	err := f.insist(ctx, "storing mentions", func(ctx context.Context) error {
@@ -45,16 +48,14 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	var facts wire.Facts
 	for i := range batch {
 		d := &batch[i]
-		size, err := strconv.Atoi(d.Header.Get(topology.HeaderSize))
-		var lines []byte
-		if err == nil {
-			lines, err = wire.DecodeFrame(nil, d.Data, size)
-		}
+		lines, err := decodeFrame(d)
 		if err == nil {
 			err = wire.DecodeFacts(&facts, lines)
 		}
 		if err != nil {
-			f.foreign(d, err)
+			if err := f.foreign(ctx, d, err); err != nil {
+				return err
+			}
 		}
 	}
 	err := f.insist(ctx, "storing statements", func(ctx context.Context) error {
@@ -70,4 +71,69 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	}
 	f.metrics.flushed("facts", len(facts.Statements)+len(facts.Originals), time.Since(start))
 	return nil
+}
+
+// rejects stores what is wrong with rejected events, without their bytes: those stay in the sealed stream.
+func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
+	start := time.Now()
+	var rows []warehouse.Reject
+	for i := range batch {
+		d := &batch[i]
+		frame, err := decodeFrame(d)
+		if err != nil {
+			f.unreadable(d, err)
+			continue
+		}
+		stage, n := stageOf(d.Subject), uint32(0)
+		for r, err := range wire.DecodeRejects(frame) {
+			if err != nil {
+				f.unreadable(d, err)
+				break
+			}
+			rows = append(rows, warehouse.Reject{
+				Sequence: d.Sequence, Index: n, Stage: stage, Code: string(r.Code), Source: r.Source, Detail: r.Detail, Time: r.RecordedTime,
+			})
+			n++
+		}
+	}
+	if err := f.insist(ctx, "storing rejects", func(ctx context.Context) error { return f.store.InsertRejects(ctx, rows) }); err != nil {
+		return err
+	}
+	f.metrics.flushed("rejects", len(rows), time.Since(start))
+	return nil
+}
+
+// stageOf is the third token of social.rejects.<stage>.<code>.
+func stageOf(subject string) string {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < 4 {
+		return "unknown"
+	}
+	return tokens[2]
+}
+
+func decodeFrame(d *bus.Delivery) ([]byte, error) {
+	size, err := strconv.Atoi(d.Header.Get(topology.HeaderSize))
+	if err != nil {
+		return nil, fmt.Errorf("%w: header %s: %v", wire.ErrFrame, topology.HeaderSize, err)
+	}
+	return wire.DecodeFrame(nil, d.Data, size)
+}
+
+// foreign makes a reject of a message that nobody of ours wrote: reading it again would end the same.
+func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
+	f.unreadable(d, why)
+	now := time.Now().UTC()
+	frame := wire.AppendReject(nil, &wire.Reject{Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: now, Bytes: d.Data})
+	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
+		return f.bus.Publish(ctx, []bus.Message{{
+			Subject: topology.RejectSubject("aggregate", "invalid_message"), Data: wire.EncodeOne(frame),
+			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
+		}})
+	})
+}
+
+func (f *flush) unreadable(d *bus.Delivery, why error) {
+	f.metrics.unreadable.WithLabelValues(d.Subject[:min(len(d.Subject), len("social.mentions"))]).Inc()
+	f.log.Error("a message cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", why)
 }

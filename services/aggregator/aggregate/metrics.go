@@ -12,7 +12,7 @@ type metrics struct {
 	flushSeconds *prometheus.HistogramVec
 	sealed       prometheus.Counter
 	retries      prometheus.Counter
-	foreign      *prometheus.CounterVec // by stream subject's second token
+	unreadable   *prometheus.CounterVec // by the subject's beginning
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -26,10 +26,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "polyphony_aggregator_node_hours_sealed_total", Help: "Node-hours recomputed from the facts."}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "polyphony_aggregator_retries_total", Help: "Times ClickHouse had to be asked again."}),
-		foreign: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"stream"}),
+		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"subject"}),
 	}
-	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.foreign)
+	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable)
 	return m
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"polyphony/pkg/social"
@@ -77,3 +78,20 @@ func (t *Tokens) grant(authorization string) (grant, bool) {
 }
 
 func (g grant) allows(source string) bool { return g == nil || g[source] }
+
+// OpenTokens reads the file that POLYPHONY_TOKENS_FILE names; no name means no tokens.
+func OpenTokens(path string) (*Tokens, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("POLYPHONY_TOKENS_FILE: %w", err)
+	}
+	defer file.Close()
+	tokens, err := ReadTokens(file)
+	if err != nil {
+		return nil, fmt.Errorf("POLYPHONY_TOKENS_FILE: %s: %w", path, err)
+	}
+	return tokens, nil
+}

@@ -1,0 +1,106 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/warehouse"
+)
+
+const (
+	// sealPeriod is the pause after a round that left nothing stale.
+	sealPeriod = time.Second
+	// sealHours bounds one round, so that an insert never waits long behind it.
+	sealHours = 5000
+	// sealTime bounds one round's time.
+	sealTime = 30 * time.Second
+)
+
+// seal recomputes stale node-hours, the oldest first, round after round. Readers do not depend on it: what is stale
+// they compute themselves. Touching everything that streams may still redeliver makes up for whatever an unclean end
+// left without its touch.
+func (ag *Aggregator) seal(ctx context.Context) error {
+	err := ag.insist(ctx, "touching what may be stale", func(ctx context.Context) error {
+		return ag.store.TouchSince(ctx, time.Now().Add(-retention))
+	})
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		more, err := ag.sealRound(ctx)
+		if err != nil {
+			return err
+		}
+		if more {
+			timer.Reset(0)
+		} else {
+			timer.Reset(sealPeriod)
+		}
+	}
+}
+
+func (ag *Aggregator) sealRound(ctx context.Context) (more bool, err error) {
+	err = ag.insist(ctx, "sealing node-hours", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, sealTime)
+		defer cancel()
+		sealed, left, err := ag.store.Seal(ctx, warehouse.SealOptions{Max: sealHours})
+		ag.metrics.sealed.Add(float64(sealed))
+		more = left
+		return err
+	})
+	return more, err
+}
+
+// followRules stores each rules version that comes in force, for analysts: nodes, territories, and which version
+// said what.
+func (ag *Aggregator) followRules(ctx context.Context) error {
+	versions := make(chan string, 1)
+	failed := make(chan error, 1)
+	go func() {
+		failed <- ag.bus.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(version []byte) {
+			select {
+			case versions <- string(version):
+			case <-ctx.Done():
+			}
+		})
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case version := <-versions:
+			if err := ag.storeRules(ctx, version); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (ag *Aggregator) storeRules(ctx context.Context, version string) error {
+	var archive []byte
+	err := ag.insist(ctx, "reading rules", func(ctx context.Context) (err error) {
+		archive, err = ag.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	rules, err := nodes.Open(archive)
+	if err != nil {
+		return fmt.Errorf("BUG: rules %s were checked before they were published: %w", version, err)
+	}
+	return ag.insist(ctx, "storing rules", func(ctx context.Context) error { return ag.store.PutRules(ctx, rowsOf(rules)) })
+}

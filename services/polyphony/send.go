@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+const (
+	// sendBytes of one request: large enough that a request costs little, small enough to show progress.
+	sendBytes = 1 << 20
+	// sendTimeout bounds one request; the ingester answers within its own ten seconds.
+	sendTimeout = 30 * time.Second
+	// sendPatience is how long an ingester may be full or away.
+	sendPatience = 5 * time.Minute
+	// shownRejects is how many rejects are listed; all are counted.
+	shownRejects = 10
+)
+
+// sendCommand posts files.
+type sendCommand struct {
+	HTTP  string   `name:"http" default:"http://127.0.0.1:8080" placeholder:"URL" help:"The ingester (default ${default})."`
+	Token string   `type:"existingfile" placeholder:"FILE" help:"File with the bearer token to send."`
+	Files []string `arg:"" type:"existingfile" placeholder:"FILE" help:"NDJSON files; - is standard input."`
+}
+
+func (s *sendCommand) Run(ctx context.Context, std streams) error {
+	c := &client{url: baseURL(s.HTTP) + "/v1/events", http: &http.Client{Timeout: sendTimeout}, std: std}
+	if s.Token != "" {
+		token, err := os.ReadFile(s.Token)
+		if err != nil {
+			return fmt.Errorf("reading the token: %w", err)
+		}
+		c.token = string(bytes.TrimSpace(token))
+	}
+	for _, name := range s.Files {
+		if err := c.sendFile(ctx, name); err != nil {
+			return fmt.Errorf("%s: after %d accepted: %w", name, c.accepted, err)
+		}
+	}
+	fmt.Fprintf(std.out, "accepted %d, rejected %d\n", c.accepted, c.rejected)
+	return nil
+}
+
+// baseURL allows the address alone.
+func baseURL(s string) string {
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	return strings.TrimSuffix(s, "/")
+}
+
+// client posts lines and counts the answers.
+type client struct {
+	url, token         string
+	http               *http.Client
+	std                streams
+	accepted, rejected int
+}
+
+// sendFile posts a file in pieces of whole lines.
+func (c *client) sendFile(ctx context.Context, name string) error {
+	in, size := c.std.in, int64(-1)
+	if name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if info, err := file.Stat(); err == nil {
+			size = info.Size()
+		}
+		in = file
+	}
+	bar := progress(c.std.err, size, name)
+	defer func() { _ = bar.Close() }()
+	reader := bufio.NewReaderSize(in, sendBytes)
+	for line := 1; ; {
+		piece, err := readLines(reader)
+		if len(piece) > 0 {
+			if err := c.post(ctx, piece, name, line); err != nil {
+				return err
+			}
+			line += bytes.Count(piece, []byte{'\n'})
+			_ = bar.Add(len(piece))
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+	}
+}
+
+// progress is a bar on a terminal and silent elsewhere.
+func progress(w io.Writer, size int64, name string) *progressbar.ProgressBar {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return progressbar.DefaultBytesSilent(size, name)
+	}
+	return progressbar.DefaultBytes(size, name)
+}
+
+// readLines gives about sendBytes of whole lines; the last may lack its newline.
+func readLines(r *bufio.Reader) ([]byte, error) {
+	var piece []byte
+	for len(piece) < sendBytes {
+		line, err := r.ReadBytes('\n')
+		piece = append(piece, line...)
+		if err != nil {
+			return piece, err
+		}
+	}
+	return piece, nil
+}
+
+// post sends a piece until it is answered for good. Repeats are harmless, so every doubt means sending again.
+func (c *client) post(ctx context.Context, piece []byte, name string, firstLine int) error {
+	if len(bytes.TrimSpace(piece)) == 0 {
+		return nil
+	}
+	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(sendPatience))
+	return backoff.RetryNotify(func() error { return c.postOnce(ctx, piece, name, firstLine) }, backoff.WithContext(policy, ctx),
+		func(err error, wait time.Duration) { fmt.Fprintf(c.std.err, "%v; again in %v\n", err, wait.Round(100*time.Millisecond)) })
+}
+
+func (c *client) postOnce(ctx context.Context, piece []byte, name string, firstLine int) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(piece))
+	if err != nil {
+		return backoff.Permanent(err)
+	}
+	request.Header.Set("Content-Type", "application/x-ndjson")
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("no answer from %s (is it running? start one with: polyphony up): %w", c.url, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	switch {
+	case response.StatusCode == http.StatusAccepted:
+		return c.count(body, name, firstLine)
+	case response.StatusCode == http.StatusTooManyRequests || response.StatusCode >= 500:
+		return fmt.Errorf("answered %s: %s", response.Status, bytes.TrimSpace(body))
+	}
+	return backoff.Permanent(fmt.Errorf("answered %s: %s", response.Status, bytes.TrimSpace(body)))
+}
+
+func (c *client) count(body []byte, name string, firstLine int) error {
+	var answer struct {
+		Accepted int
+		Rejected []struct {
+			Line         int
+			Code, Detail string
+		}
+		NotListed int `json:"rejected_not_listed"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return backoff.Permanent(errors.New("the answer is no ingester's: is the address right?"))
+	}
+	for _, r := range answer.Rejected {
+		if c.rejected++; c.rejected <= shownRejects {
+			fmt.Fprintf(c.std.err, "%s:%d: %s: %s\n", name, firstLine+r.Line-1, r.Code, r.Detail)
+		}
+	}
+	c.rejected += answer.NotListed
+	c.accepted += answer.Accepted
+	return nil
+}
