@@ -28,6 +28,7 @@ type Config struct {
 	URL         string
 	Name        string
 	Credentials string // path of a NATS credentials file, empty for none
+	Storage     int64  // bytes that all streams together may take, used when they are created
 }
 
 const (
@@ -39,9 +40,21 @@ const (
 	writeBuffer = 256 << 10
 )
 
-// Connect connects and stays connected: it reconnects for as long as the process lives. The first connection is tried
-// until ctx ends, so that services may start in any order.
-func Connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
+// Open connects, and ensures that streams, durables and buckets are there. It waits for NATS until ctx ends, so that
+// services may start in any order, and stays connected for as long as the process lives.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
+	b, err := connect(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.ensure(ctx, cfg.Storage); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	options := []nats.Option{
 		nats.Name(cfg.Name), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.WriteBufferSize(writeBuffer), nats.RetryOnFailedConnect(true),
@@ -99,9 +112,9 @@ func (b *Bus) Ready() error {
 	return nil
 }
 
-// Ensure creates the streams, durables and buckets of pkg/topology where they are missing and leaves existing ones to
+// ensure creates the streams, durables and buckets of pkg/topology where they are missing and leaves existing ones to
 // their operator. storage is the number of bytes that all streams together may take.
-func (b *Bus) Ensure(ctx context.Context, storage int64) error {
+func (b *Bus) ensure(ctx context.Context, storage int64) error {
 	for _, s := range topology.Streams() {
 		_, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: s.Name, Subjects: []string{s.Subject},

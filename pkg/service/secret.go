@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // ReadSecret reads a secret from a file that is a setting; setting is its name for the message.
@@ -19,6 +20,18 @@ func ReadSecret(setting, path string) ([]byte, error) {
 		return nil, &UsageError{fmt.Errorf("%s: %w", setting, err)}
 	}
 	return secret, nil
+}
+
+// ReadPassword reads a password from a file that is a setting; no file means no password.
+func ReadPassword(setting, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	password, err := os.ReadFile(path)
+	if err != nil {
+		return "", &UsageError{fmt.Errorf("%s: %w", setting, err)}
+	}
+	return strings.TrimSpace(string(password)), nil
 }
 
 // KeepSecret reads a secret that this machine made for itself, or makes it.

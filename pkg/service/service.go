@@ -108,6 +108,18 @@ type ProcessConfig struct {
 	LogLevel slog.Level `env:"POLYPHONY_LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
 }
 
+// HTTPConfig is where a service answers.
+type HTTPConfig struct {
+	HTTPAddr string `env:"POLYPHONY_HTTP_ADDR" default:"127.0.0.1:8080" help:"HTTP address: /healthz, /readyz, /metrics and, of the ingester, /v1/events"`
+}
+
+// NATSConfig is where a service finds JetStream.
+type NATSConfig struct {
+	NATSURL         string `env:"POLYPHONY_NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS with JetStream"`
+	NATSCredentials string `env:"POLYPHONY_NATS_CREDENTIALS_FILE" help:"NATS credentials file"`
+	StreamBytes     int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" help:"disk space for all streams together, used when they are created"`
+}
+
 // Process is what the services in one process share.
 type Process struct {
 	Log      *slog.Logger

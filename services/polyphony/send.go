@@ -135,7 +135,9 @@ func (c *client) post(ctx context.Context, piece []byte, name string, firstLine 
 	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(sendPatience))
 	return backoff.RetryNotify(func() error { return c.postOnce(ctx, piece, name, firstLine) }, backoff.WithContext(policy, ctx),
-		func(err error, wait time.Duration) { fmt.Fprintf(c.std.err, "%v; again in %v\n", err, wait.Round(100*time.Millisecond)) })
+		func(err error, wait time.Duration) {
+			fmt.Fprintf(c.std.err, "%v; again in %v\n", err, wait.Round(100*time.Millisecond))
+		})
 }
 
 func (c *client) postOnce(ctx context.Context, piece []byte, name string, firstLine int) error {

@@ -80,14 +80,11 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	}
 	defer engines.close()
 
-	b, err := bus.Connect(ctx, bus.Config{URL: engines.nats.URL(), Name: "polyphony"}, process.Log)
+	b, err := bus.Open(ctx, bus.Config{URL: engines.nats.URL(), Name: "polyphony", Storage: settings.StreamBytes}, process.Log)
 	if err != nil {
 		return stoppedOr(ctx, err)
 	}
 	defer b.Close()
-	if err := b.Ensure(ctx, settings.StreamBytes); err != nil {
-		return stoppedOr(ctx, err)
-	}
 	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.clickhouse.Addr()})
 	if err != nil {
 		return stoppedOr(ctx, err)

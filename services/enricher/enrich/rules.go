@@ -39,7 +39,7 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	if len(w.matchers) >= keptVersions {
 		clear(w.matchers)
 	}
-	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + rules.Company().Name}
+	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + rules.Company().ID}
 	w.matchers[version] = m
 	return m, nil
 }
