@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -39,13 +38,13 @@ func RunChildIfAsked() {
 	if os.Args[0] != childName {
 		return
 	}
-	mode, engine, dir := os.Args[1], os.Args[2], os.Args[3]
+	mode, path, version, dir := os.Args[1], os.Args[2], os.Args[3], os.Args[4]
 	nameProcess(childName)
 	var err error
 	if mode == runLibrary {
-		err = serveLibrary(engine, dir)
+		err = serveLibrary(path, dir)
 	} else {
-		err = watchServer(engine, dir)
+		err = watchServer(path, version, dir)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, sayFailed+strings.ReplaceAll(err.Error(), "\n", " "))
@@ -56,14 +55,14 @@ func RunChildIfAsked() {
 
 // childCommand is this program again, as an engine child. It has a process group of its own: Ctrl-C in a terminal
 // reaches the engine only through its parent.
-func childCommand(mode, engine, dir string) (*exec.Cmd, error) {
+func childCommand(engine engine, dir string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
 	return &exec.Cmd{
 		Path:        self,
-		Args:        []string{childName, mode, engine, dir},
+		Args:        []string{childName, engine.mode, engine.path, engine.version, dir},
 		SysProcAttr: dieWithParent(&syscall.SysProcAttr{Setpgid: true}),
 	}, nil
 }
@@ -71,11 +70,7 @@ func childCommand(mode, engine, dir string) (*exec.Cmd, error) {
 // watchServer runs `clickhouse server` until standard input closes or the server ends. It stands between the two
 // because the server does not read a pipe, and because the kernel forgets "die with your parent" for a program with
 // file capabilities, as packaged servers have.
-func watchServer(bin, dir string) error {
-	version, err := serverVersion(bin)
-	if err != nil {
-		return err
-	}
+func watchServer(bin, version, dir string) error {
 	if err := checkVersion(dir, version); err != nil {
 		return err
 	}
@@ -96,26 +91,10 @@ func watchServer(bin, dir string) error {
 		cmd.Process.Signal(syscall.SIGCONT)
 		time.AfterFunc(serverGrace, func() { cmd.Process.Kill() })
 	}()
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("%s server: %w", bin, err)
 	}
-	return err
-}
-
-// serverVersion asks a clickhouse binary for its version, such as 26.7.2.1.
-func serverVersion(bin string) (string, error) {
-	out, err := exec.Command(bin, "server", "--version").Output()
-	if err != nil {
-		return "", fmt.Errorf("asking %s for its version: %w", bin, err)
-	}
-	for _, word := range bytes.Fields(out) {
-		if major, _, ok := bytes.Cut(word, []byte(".")); ok && len(major) > 0 && major[0] >= '0' && major[0] <= '9' {
-			return strings.TrimRight(string(word), ".,"), nil
-		}
-	}
-	return "", fmt.Errorf("%s does not tell its version; is it ClickHouse?", bin)
+	return nil
 }
 
 // checkVersion refuses a directory that a newer engine has written, and notes which engine writes it now. An older
@@ -137,18 +116,4 @@ func checkVersion(dir, engine string) error {
 		return fmt.Errorf("writing %s: %w", marker, cause(err))
 	}
 	return nil
-}
-
-// newer compares the first two parts, year and month; patches of a release read each other's data.
-func newer(a, b string) bool {
-	am, an := release(a)
-	bm, bn := release(b)
-	return am > bm || am == bm && an > bn
-}
-
-func release(version string) (year, month int) {
-	parts := append(strings.Split(version, "."), "", "")
-	year, _ = strconv.Atoi(parts[0])
-	month, _ = strconv.Atoi(parts[1])
-	return year, month
 }

@@ -87,14 +87,14 @@ func startClickHouse(ctx context.Context, cfg ClickHouseConfig) (*ClickHouse, er
 	if httpHost != host {
 		return nil, fmt.Errorf("%s %s and %s %s differ in their host; the engine listens on one", tcpFlag, cfg.Addr, httpFlag, cfg.HTTPAddr)
 	}
-	engine, err := findEngine(cfg.Bin)
+	engine, err := findEngine(cfg.Bin, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	lock, err := lockDir(ctx, cfg.Dir, cfg.Log)
+	lock, err := lockDir(ctx, cfg.Dir, lockWait, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func portOf(addr string) int {
 // spawn starts the child. One thread is set aside for as long as the child lives, because the kernel ends a child with
 // the thread that started it, not with the process.
 func (c *ClickHouse) spawn(engine engine, dir string, lock *os.File) error {
-	cmd, err := childCommand(engine.mode, engine.path, dir)
+	cmd, err := childCommand(engine, dir)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,6 @@ var configXML = template.Must(template.New("config").Parse(`<clickhouse>
     <mark_cache_size>134217728</mark_cache_size>
     <uncompressed_cache_size>0</uncompressed_cache_size>
     <index_mark_cache_size>33554432</index_mark_cache_size>
-    <mmap_cache_size>64</mmap_cache_size>
     <compiled_expression_cache_size>33554432</compiled_expression_cache_size>
     <max_connections>256</max_connections>
 

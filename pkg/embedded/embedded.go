@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,8 +20,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"log/slog"
 )
 
 const (
@@ -34,7 +33,7 @@ const (
 
 // lockDir creates dir if need be and takes its lock file, waiting for an earlier run to let go of it. The lock lives
 // as long as any process holds the returned file open; its content is the pid to name to whoever waits.
-func lockDir(ctx context.Context, dir string, log *slog.Logger) (*os.File, error) {
+func lockDir(ctx context.Context, dir string, wait time.Duration, log *slog.Logger) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot create the data directory %s: %w; choose another with --data", dir, cause(err))
 	}
@@ -42,7 +41,7 @@ func lockDir(ctx context.Context, dir string, log *slog.Logger) (*os.File, error
 	if err != nil {
 		return nil, fmt.Errorf("cannot write to the data directory %s: %w; choose another with --data", dir, cause(err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for told := false; ; {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

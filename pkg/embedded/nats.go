@@ -54,7 +54,7 @@ func startNATS(cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(context.Background(), cfg.Dir, cfg.Log)
+	lock, err := lockDir(context.Background(), cfg.Dir, lockWait, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
