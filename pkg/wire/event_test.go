@@ -1,0 +1,176 @@
+package wire
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"polyphony/pkg/social"
+)
+
+func TestDecodeEvent(t *testing.T) {
+	f := func(line string, want social.Event) {
+		t.Helper()
+		var d EventDecoder
+		got, err := d.Decode([]byte(line))
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if want.Hashtags == nil {
+			want.Hashtags = []string{}
+		}
+		normal := *got
+		for _, list := range []*[]string{&normal.Hashtags, &normal.Links, &want.Hashtags, &want.Links} {
+			if len(*list) == 0 {
+				*list = nil
+			}
+		}
+		if len(normal.Mentions) == 0 {
+			normal.Mentions = nil
+		}
+		if diff := cmp.Diff(want, normal); diff != "" {
+			t.Fatalf("%s\n%s", line, diff)
+		}
+	}
+	at := time.Date(2026, 5, 25, 12, 23, 28, 757e6, time.UTC)
+	f(`{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28.7579+02:00","author":{"id":"a"}}`,
+		social.Event{ID: "1", Source: "x", Kind: social.Post, Time: at, Author: social.Author{ID: "a"}})
+	f(`{"id":"1","source":"x","kind":"post","time":"2026-05-25t12:23:28.757z","author":{"id":"a","country":"de","followers":3},"place":{"country":"AT"},"new_field":[{}]}`,
+		social.Event{ID: "1", Source: "x", Kind: social.Post, Time: at, PlaceCountry: "AT",
+			Author: social.Author{ID: "a", Country: "DE", Followers: 3}})
+	f(`{"source":"x","kind":"delete","time":"2026-05-25T12:23:28.757Z","object":{"author_id":"a"}}`,
+		social.Event{Source: "x", Kind: social.Delete, Time: at, Object: social.Ref{AuthorID: "a"}})
+	f(`{"source":"x","kind":"counters","time":"2026-05-25T12:23:28.757Z","object":{"id":"1"},"counters":{"likes":0,"views":7}}`,
+		social.Event{Source: "x", Kind: social.Counted, Time: at, Object: social.Ref{ID: "1"},
+			Counters: &social.Counters{Views: 7, ObservedAt: at}})
+	f(`{"id":"2","source":"x","kind":"reply","time":"2026-05-25T12:23:28.757Z","author":{"id":"a"},"in_reply_to":{"id":"1","author_id":"b"},"root_id":"0","mentions":[{"id":"m","handle":"h"}],"hashtags":["t"],"links":["l"],"text":"\u00e4\n"}`,
+		social.Event{ID: "2", Source: "x", Kind: social.Reply, Time: at, Author: social.Author{ID: "a"}, Text: "ä\n",
+			InReplyTo: social.Ref{ID: "1", AuthorID: "b"}, RootID: "0", Mentions: []social.Person{{ID: "m", Handle: "h"}},
+			Hashtags: []string{"t"}, Links: []string{"l"}})
+}
+
+func TestDecodeEventRefuses(t *testing.T) {
+	f := func(line string, code social.Code, detail string) {
+		t.Helper()
+		var d EventDecoder
+		_, err := d.Decode([]byte(line))
+		var bad *social.Invalid
+		if !errors.As(err, &bad) {
+			t.Fatalf("%.100s: got %v, want %s", line, err, code)
+		}
+		if bad.Code != code || !strings.HasPrefix(bad.Detail, detail) {
+			t.Fatalf("%.100s: got %v, want %s: %s", line, bad, code, detail)
+		}
+	}
+	with := func(fields string) string {
+		return `{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28Z","author":{"id":"a"},` + fields + `}`
+	}
+	f(``, social.InvalidJSON, "")
+	f(`null`, social.InvalidJSON, "want a JSON object")
+	f(`[]`, social.InvalidJSON, "want a JSON object")
+	f(`{"id":"1"`, social.InvalidJSON, "")
+	f(`{"id":"1"} {"id":"2"}`, social.InvalidJSON, "")
+	f(with(`"deep":`+strings.Repeat(`[`, 100)+strings.Repeat(`]`, 100)), social.InvalidJSON, "nested")
+	f(with(`"broken":[tru]`), social.InvalidJSON, "")
+	f("{\"id\":\"a\x01\"}", social.InvalidJSON, "")
+	f("{\"id\":\"\xff\"}", social.InvalidUTF8, "")
+	f(`{"text":"`+strings.Repeat("x", MaxEvent)+`"}`, social.TooLarge, "")
+	f(`{}`, social.MissingField, "source")
+	f(`{"source":"x"}`, social.MissingField, "kind")
+	f(`{"source":"x","kind":"post"}`, social.MissingField, "time")
+	f(`{"source":"x","kind":"post","time":"2026-05-25T14:23:28Z"}`, social.MissingField, "id")
+	f(`{"source":"x","kind":"post","time":"2026-05-25T14:23:28Z","id":"1"}`, social.MissingField, "author.id")
+	f(`{"source":"x","kind":"share","time":"2026-05-25T14:23:28Z","id":"1","author":{"id":"a"}}`, social.MissingField, "object.id")
+	f(`{"source":"x","kind":"edit","time":"2026-05-25T14:23:28Z","object":{"author_id":"a"}}`, social.MissingField, "object.id")
+	f(`{"source":"x","kind":"delete","time":"2026-05-25T14:23:28Z"}`, social.MissingField, "object.id")
+	f(`{"source":"x","kind":"counters","time":"2026-05-25T14:23:28Z","object":{"id":"1"}}`, social.MissingField, "counters")
+	f(`{"source":"x","kind":"poke","time":"2026-05-25T14:23:28Z"}`, social.UnknownKind, "")
+	f(`{"source":"X!","kind":"post","time":"2026-05-25T14:23:28Z"}`, social.InvalidField, "source")
+	f(`{"id":5}`, social.InvalidField, "id: a JSON number does not fit")
+	f(with(`"text":{}`), social.InvalidField, "text")
+	f(with(`"counters":{"likes":1.5}`), social.InvalidField, "counters.likes: a JSON number does not fit")
+	f(with(`"counters":{"likes":-1}`), social.InvalidField, "counters.likes: negative")
+	f(with(`"counters":{"likes":1,"observed_at":"noon"}`), social.InvalidField, "counters.observed_at")
+	f(with(`"place":{"country":"Germany"}`), social.InvalidField, "place.country")
+	f(with(`"root_id":"`+strings.Repeat("r", social.MaxID+1)+`"`), social.InvalidField, "root_id: over 1 KiB")
+	f(`{"source":"x","kind":"post","time":"yesterday","id":"1","author":{"id":"a"}}`, social.InvalidField, "time")
+}
+
+// The details of a refusal go into answers and tables: they must not carry what the event says.
+func TestDecodeEventRefusalsCarryNoValues(t *testing.T) {
+	for _, line := range []string{
+		`{"source":"x","kind":"post","time":"2026-05-25T14:23:28Z","id":"1","author":{"id":424242}}`,
+		`{"source":"x","kind":"post","time":"424242","id":"1","author":{"id":"a"}}`,
+		`{"source":"x","kind":"post","time":"2026-05-25T14:23:28Z","id":"1","author":{"id":"a","country":"424242"}}`,
+		`{"source":"424242","kind":"post"}`, `{"source":"x","kind":"424242"}`, `{"id":"424242"`,
+	} {
+		var d EventDecoder
+		if _, err := d.Decode([]byte(line)); err == nil || strings.Contains(err.Error(), "424242") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// An event holds nothing of the one before it.
+func TestDecoderForgets(t *testing.T) {
+	var d EventDecoder
+	if _, err := d.Decode([]byte(`{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28Z","author":{"id":"a","bot":true},"counters":{"likes":1},"hashtags":["h"],"mentions":[{"id":"m"}],"text":"t"}`)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.Decode([]byte(`{"id":"2","source":"y","kind":"post","time":"2026-05-25T14:23:28Z","author":{"id":"b"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Counters != nil || e.Author.Bot || e.Text != "" || len(e.Hashtags)+len(e.Mentions)+len(e.Links) > 0 {
+		t.Fatalf("left over: %+v", e)
+	}
+}
+
+// The fast parser accepts nothing that the standard library refuses, and never panics.
+func FuzzDecodeEvent(f *testing.F) {
+	f.Add([]byte(`{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28.757Z","author":{"id":"a"},"text":"\ud83d\ude00 \u00e4"}`))
+	f.Add([]byte(`{"source":"x","kind":"counters","time":"2026-05-25T12:23:28Z","object":{"id":"1"},"counters":{"likes":9223372036854775807}}`))
+	f.Add([]byte("{\"a\":\"\xff\"}"))
+	f.Add([]byte(strings.Repeat(`{"a":`, 100)))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var d EventDecoder
+		e, err := d.Decode(line)
+		if err != nil {
+			var bad *social.Invalid
+			if !errors.As(err, &bad) {
+				t.Fatalf("not a refusal: %v", err)
+			}
+			return
+		}
+		if !stdjson.Valid(line) {
+			t.Fatalf("accepted what is no JSON: %q", line)
+		}
+		var raw rawEvent
+		if err := stdjson.Unmarshal(line, &raw); err == nil && !bytes.Contains(bytes.ToLower(line), []byte(`\u`)) && raw.Source == e.Source && raw.Text != e.Text {
+			t.Fatalf("text differs from the standard library's: %q, %q", raw.Text, e.Text)
+		}
+	})
+}
+
+// go test -run '^$' -bench DecodeEvent -benchmem ./pkg/wire
+func BenchmarkDecodeEvent(b *testing.B) {
+	line := []byte(benchEvent)
+	var d EventDecoder
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.Decode(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// benchEvent is about 700 bytes, as the pipeline's benchmark sends them.
+var benchEvent = `{"id":"post-0000000000000001","source":"bluesky","kind":"post","time":"2026-05-25T14:23:28.757Z","text":"` +
+	strings.Repeat("Somebody wrote a few words about how it went. ", 8) +
+	`","lang":"en","url":"https://social.example/p/1","author":{"id":"author-000001","handle":"somebody.example","name":"Some Body","country":"DE","followers":120},"hashtags":["health"],"counters":{"likes":1,"replies":0,"shares":2}}`

@@ -1,0 +1,155 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"polyphony/pkg/social"
+)
+
+func exampleMention() social.Mention {
+	feel := float32(-0.25)
+	at := time.Date(2026, 5, 25, 14, 23, 28, 757e6, time.UTC)
+	return social.Mention{
+		Node: social.Node{Division: "cardiology", Territory: "dach"}, EventKey: social.Key{1, 2, 3}, AuthorKey: social.Key{4},
+		ParentKey: social.Key{5}, Version: social.VersionOf(time.Time{}, at, 0xabcdef), Source: "bluesky", Kind: social.Reply,
+		Time: at, RecordedTime: at.Add(time.Second), Via: social.ViaText, Role: social.RoleUnknown, Lang: "en", Country: "DE",
+		CountryMethod: social.CountryByAuthor, Sentiment: &feel, Products: []string{"a", "b"}, Competitors: []string{},
+		Topics: []string{}, Needs: []string{}, Followers: 120, ClusterID: 1 << 63, Text: "line\n\"quoted\" <b> ä 😀 \u2028", RulesVersion: "0123456789abcdef",
+	}
+}
+
+// Each public batch parses with the CloudEvents SDK, and splits by newline.
+func TestBatchIsCloudEvents(t *testing.T) {
+	m := exampleMention()
+	batch := BeginBatch(nil)
+	batch = AppendMention(batch, "/polyphony/acme", &m)
+	batch = AppendMention(batch, "/polyphony/acme", &m)
+	batch = EndBatch(batch)
+
+	var events []cloudevents.Event
+	if err := json.Unmarshal(batch, &events); err != nil {
+		t.Fatalf("%v\n%s", err, batch)
+	}
+	if len(events) != 2 {
+		t.Fatalf("%d events", len(events))
+	}
+	for _, e := range events {
+		if err := e.Validate(); err != nil {
+			t.Error(err)
+		}
+		if e.Type() != MentionType || e.Source() != "/polyphony/acme" || !e.Time().Equal(m.Time) || e.DataContentType() != "application/json" {
+			t.Errorf("%v", e)
+		}
+		if e.Extensions()["recordedtime"] == nil {
+			t.Error("recordedtime is missing")
+		}
+	}
+	lines := strings.Split(strings.TrimSuffix(string(batch), "\n"), "\n")
+	if len(lines) != 4 || lines[0] != "[" || lines[3] != "]" || !strings.HasSuffix(lines[1], ",") || strings.HasSuffix(lines[2], ",") {
+		t.Fatalf("not a line each:\n%s", batch)
+	}
+	for _, line := range lines[1:3] {
+		if !json.Valid([]byte(strings.TrimSuffix(line, ","))) {
+			t.Errorf("not JSON: %s", line)
+		}
+	}
+}
+
+func TestBatchRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var want []social.Mention
+		batch := BeginBatch(nil)
+		for range rapid.IntRange(1, 4).Draw(t, "n") {
+			m := drawMention(t)
+			want = append(want, m)
+			batch = AppendMention(batch, "/polyphony/x", &m)
+		}
+		got, err := DecodeBatch(nil, EndBatch(batch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func drawMention(t *rapid.T) social.Mention {
+	m := exampleMention()
+	key := rapid.Custom(func(t *rapid.T) (k social.Key) {
+		copy(k[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "key"))
+		return k
+	})
+	m.EventKey = key.Filter(func(k social.Key) bool { return k != social.Key{} }).Draw(t, "event")
+	m.AuthorKey, m.RootKey, m.ParentAuthorKey = key.Draw(t, "author"), key.Draw(t, "root"), key.Draw(t, "parent author")
+	m.Text = rapid.String().Draw(t, "text")
+	m.Account = rapid.String().Draw(t, "account")
+	m.Products = rapid.SliceOf(rapid.StringMatching(`[a-z]{1,5}`)).Draw(t, "products")
+	if m.Products == nil {
+		m.Products = []string{}
+	}
+	m.Owned, m.ByCompany, m.Bot = rapid.Bool().Draw(t, "owned"), rapid.Bool().Draw(t, "by company"), rapid.Bool().Draw(t, "bot")
+	m.Time = time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "time")).UTC()
+	if rapid.Bool().Draw(t, "no sentiment") {
+		m.Sentiment = nil
+	}
+	return m
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	m := exampleMention()
+	f.Add(EndBatch(AppendMention(BeginBatch(nil), "/polyphony/x", &m)))
+	f.Add([]byte("[\n{}\n]\n"))
+	f.Fuzz(func(t *testing.T, batch []byte) {
+		got, err := DecodeBatch(nil, batch)
+		if err != nil {
+			return
+		}
+		again := BeginBatch(nil)
+		for i := range got {
+			again = AppendMention(again, "/polyphony/x", &got[i])
+		}
+		if len(got) == 0 {
+			return
+		}
+		if _, err := DecodeBatch(nil, EndBatch(again)); err != nil && !bytes.Contains(batch, []byte(`\`)) && json.Valid(batch) {
+			t.Fatalf("what was read cannot be written and read: %v", err)
+		}
+	})
+}
+
+// go test -run '^$' -bench Mention -benchmem ./pkg/wire
+func BenchmarkAppendMention(b *testing.B) {
+	m := exampleMention()
+	m.Text = strings.Repeat("Somebody wrote a few words about how it went. ", 8)
+	buf := BeginBatch(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = AppendMention(buf[:0], "/polyphony/acme", &m)
+	}
+	b.SetBytes(int64(len(buf)))
+}
+
+// go test -run '^$' -bench Mention -benchmem ./pkg/wire
+func BenchmarkDecodeMention(b *testing.B) {
+	m := exampleMention()
+	m.Text = strings.Repeat("Somebody wrote a few words about how it went. ", 8)
+	batch := EndBatch(AppendMention(BeginBatch(nil), "/polyphony/acme", &m))
+	var dst []social.Mention
+	b.SetBytes(int64(len(batch)))
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if dst, err = DecodeBatch(dst[:0], batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
