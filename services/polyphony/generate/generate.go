@@ -105,8 +105,9 @@ func New(plan Plan, cfg Config) (*Generator, error) {
 	return g, nil
 }
 
-// At sets the time at which the next events arrive, for a generator that runs along with a clock (Config.Events is 0).
-func (g *Generator) At(t time.Time) { g.clock = t.UnixMilli() }
+// At sets the time at which the next events arrive, for a generator that runs along with a clock. From then on
+// Config.Events and Config.End have no say.
+func (g *Generator) At(t time.Time) { g.clock, g.cfg.Events = t.UnixMilli(), 0 }
 
 // Next appends one line with its newline to dst.
 func (g *Generator) Next(dst []byte) []byte {
@@ -393,11 +394,11 @@ func (g *Generator) nodes(dst []node, d *draft) []node {
 		if div < 0 || d.account >= 0 && int(div) == home || i == 1 && div == d.divs[0] {
 			continue
 		}
-		t := len(v.territories) - 1
+		var t int
 		if d.country < 0 {
 			t = v.hints[div][d.tongue]
-		} else if c := v.countries[d.country].territory; v.serves[div][c] {
-			t = c
+		} else {
+			t = v.where[div][d.country]
 		}
 		dst = append(dst, node{int(div), t})
 	}

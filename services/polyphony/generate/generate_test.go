@@ -2,6 +2,7 @@ package generate
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ func example() Plan {
 		Divisions: []Division{
 			{Name: "oncology", Listen: `products OR competitors OR (melanoma AND (treatment OR "side effect"))`, Territories: []string{"dach", "fr", "us"},
 				Products: []string{"Examplumab", "Exa-mab"}, Hashtags: []string{"examplumab"}, Competitors: []string{"Rivalumab"}},
-			{Name: "cardio", Listen: `products AND NOT (stock OR "share price")`,
+			{Name: "cardio", Listen: `products AND NOT (stock OR "share price")`, Territories: []string{"fr", "us", "uk", "jp", "alps"},
 				Products: []string{"Herzolin", "Cœur Simple"}, Hashtags: []string{"herzolin"}},
 			{Name: "derma", Listen: `(products OR *ekzem*) AND NOT lottery`, Territories: []string{"dach", "iberia", "jp"}, Products: []string{"Salbetta"}},
 		},
@@ -36,6 +37,7 @@ func example() Plan {
 			{Name: "uk", Countries: []string{"GB", "IE"}, Languages: []string{"en"}},
 			{Name: "iberia", Countries: []string{"ES", "PT"}, Languages: []string{"es", "pt-PT"}},
 			{Name: "jp", Countries: []string{"JP"}, Languages: []string{"ja"}},
+			{Name: "alps", Countries: []string{"CH", "LI"}, Languages: []string{"rm"}}, // shares a country; only one of the two is served
 		},
 		Units: []Unit{
 			{Name: "oncology-dach", Division: "oncology", Listen: `Hautkrebs OR *melanom*`, Mute: `Aktie OR Stellenanzeige`, Local: []string{"Beispielumab"},
@@ -119,7 +121,7 @@ func TestTruthAgreesWithNaiveRecount(t *testing.T) {
 				seen["fewer voices than mentions"]++
 			}
 		}
-		for _, need := range []string{"oncology/dach", "oncology/us", "oncology/zz", "cardio/jp", "cardio/uk", "cardio/zz", "derma/iberia", "derma/zz", "fewer voices than mentions"} {
+		for _, need := range []string{"oncology/dach", "oncology/us", "oncology/zz", "cardio/jp", "cardio/uk", "cardio/alps", "cardio/zz", "derma/iberia", "derma/zz", "fewer voices than mentions"} {
 			if seen[need] == 0 {
 				t.Errorf("seed %d: nothing in %s", cfg.Seed, need)
 			}
@@ -281,11 +283,15 @@ func TestTimesStayInSpan(t *testing.T) {
 }
 
 func TestLiveGeneratorFollowsTheClock(t *testing.T) {
-	cfg := full(1, 0)
+	cfg := full(1, 100)
 	cfg.Invalid, cfg.Span = 0, time.Hour
+	cfg.Duplicates = 0 // they keep the time that they had
 	g, err := New(example(), cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for range cfg.Events {
+		g.Next(nil)
 	}
 	now := end.Add(1000 * time.Hour)
 	g.At(now)
@@ -298,6 +304,54 @@ func TestLiveGeneratorFollowsTheClock(t *testing.T) {
 			t.Fatalf("time %v with the clock at %v", at, now)
 		}
 	}
+}
+
+// lineWriter takes note of writes that do not end where a line ends.
+type lineWriter struct {
+	lines, torn int
+	stop        func()
+	after       int
+}
+
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.lines += bytes.Count(b, []byte("\n"))
+	if b[len(b)-1] != '\n' {
+		w.torn++
+	}
+	if w.lines >= w.after {
+		w.stop()
+	}
+	return len(b), nil
+}
+
+func TestWrite(t *testing.T) {
+	f := func(n, rate int, live bool, after, want int) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		g, err := New(example(), full(1, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &lineWriter{stop: cancel, after: after}
+		start := time.Now()
+		if err := g.Write(ctx, w, n, rate, live); err != nil {
+			t.Fatal(err)
+		}
+		if w.torn > 0 {
+			t.Errorf("%d writes ended within a line", w.torn)
+		}
+		if w.lines < want || n > 0 && w.lines != want {
+			t.Errorf("%d lines, want %d", w.lines, want)
+		}
+		if floor := time.Duration(w.lines-rate/10) * time.Second; rate > 0 && time.Since(start) < floor/time.Duration(rate) {
+			t.Errorf("%d lines in %v are more than %d a second", w.lines, time.Since(start), rate)
+		}
+	}
+	f(5000, 0, false, 1e9, 5000)
+	f(500, 2000, false, 1e9, 500)
+	f(0, 5000, true, 1000, 1000)
+	f(0, 0, false, 0, 0)
 }
 
 func TestNoiseSaysNothingOfTheDirectory(t *testing.T) {

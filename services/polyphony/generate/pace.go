@@ -1,50 +1,53 @@
 package generate
 
 import (
-	"bufio"
 	"context"
 	"io"
+	"math"
 	"time"
 )
 
-// beat is how often a paced generator writes: often enough to look steady, seldom enough to cost nothing.
-const beat = 20 * time.Millisecond
+const (
+	// beat is how often a paced generator writes: often enough to look steady, seldom enough to cost nothing.
+	beat = 20 * time.Millisecond
+	// chunk is how much is written at once: little beside the memory of any reader, much beside the cost of a call.
+	chunk = 256 << 10
+)
 
 // Write writes n lines to w, at most rate a second (0: as fast as w takes them). It stops early, without error, when
-// ctx is done. With live set, events arrive when they are written; n may then be 0 for "until ctx is done".
+// ctx is done. With live set, events arrive when they are written, and n may be 0 for "until ctx is done". Every call
+// of w.Write gets whole lines.
 func (g *Generator) Write(ctx context.Context, w io.Writer, n, rate int, live bool) error {
-	out := bufio.NewWriterSize(w, 256<<10)
-	line := make([]byte, 0, 4<<10)
+	if n == 0 && live {
+		n = math.MaxInt
+	}
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	start := time.Now()
-	for written := 0; (n == 0 && live || written < n) && ctx.Err() == nil; {
-		due := written + 1024 // without a rate: a look at ctx now and then
-		if rate > 0 {
-			due = int(time.Since(start).Seconds()*float64(rate)) + 1
-		}
-		if n > 0 {
-			due = min(due, n)
-		}
+	lines := make([]byte, 0, chunk+8<<10)
+	for written := 0; written < n && ctx.Err() == nil; {
 		if live {
 			g.At(time.Now())
 		}
-		for ; written < due; written++ {
-			line = g.Next(line[:0])
-			if _, err := out.Write(line); err != nil {
+		due := n
+		if rate > 0 {
+			due = min(n, int(time.Since(start).Seconds()*float64(rate))+1)
+		}
+		for lines = lines[:0]; written < due && len(lines) < chunk; written++ {
+			lines = g.Next(lines)
+		}
+		if len(lines) > 0 {
+			if _, err := w.Write(lines); err != nil {
 				return err
 			}
 		}
-		if rate == 0 {
+		if written < due || written == n {
 			continue
-		}
-		if err := out.Flush(); err != nil {
-			return err
 		}
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
 		}
 	}
-	return out.Flush()
+	return nil
 }

@@ -55,8 +55,8 @@ type vetted struct {
 	divisions   []string
 	territories []string // the last one is social.Elsewhere
 	names       [][]name // by division: what to write so that this division hears it, and no other does
-	serves      [][]bool // by division, territory
 	countries   []country
+	where       [][]int // by division, country: the territory; two territories may share a country if no division serves both
 	homes       [][]int // by division: indices into countries that it serves
 	nowhere     []int   // indices into countries that no territory has
 	hints       [][]int // by division, language: the territory of an event without country; ambiguous when unsure
@@ -71,7 +71,7 @@ type name struct {
 
 type country struct {
 	code      string
-	territory int // elsewhere when no territory has it
+	territory int // the first that has it, elsewhere when none has
 }
 
 type account struct {
@@ -116,32 +116,39 @@ func (v *vetted) lay(p Plan) error {
 		}
 		v.territories = append(v.territories, t.Name)
 		for _, c := range t.Countries {
-			v.countries = append(v.countries, country{strings.ToUpper(c), len(v.territories) - 1})
+			if c = strings.ToUpper(c); v.country(c) < 0 {
+				v.countries = append(v.countries, country{c, len(v.territories) - 1})
+			}
 		}
 	}
 	elsewhere := len(v.territories)
 	v.territories = append(v.territories, social.Elsewhere)
 	for _, s := range strangers {
-		if !slices.ContainsFunc(v.countries, func(c country) bool { return c.code == s }) {
+		if v.country(s) < 0 {
 			v.nowhere = append(v.nowhere, len(v.countries))
 			v.countries = append(v.countries, country{s, elsewhere})
 		}
 	}
-	for d, div := range p.Divisions {
+	for _, div := range p.Divisions {
 		v.divisions = append(v.divisions, div.Name)
 		serves := make([]bool, len(v.territories))
 		for t, name := range v.territories[:elsewhere] {
 			serves[t] = len(div.Territories) == 0 || slices.Contains(div.Territories, name)
 		}
-		v.serves = append(v.serves, serves)
+		where := slices.Repeat([]int{elsewhere}, len(v.countries))
 		var homes []int
-		for c, country := range v.countries {
-			if serves[country.territory] {
-				homes = append(homes, c)
+		for _, t := range p.Territories {
+			for _, c := range t.Countries {
+				if i := slices.Index(v.territories, t.Name); i >= 0 && serves[i] {
+					c := v.country(strings.ToUpper(c))
+					where[c] = i
+					homes = append(homes, c)
+				}
 			}
 		}
+		v.where = append(v.where, where)
 		v.homes = append(v.homes, homes)
-		v.hints = append(v.hints, hints(p.Territories, v.territories, v.serves[d]))
+		v.hints = append(v.hints, hints(p.Territories, v.territories, serves))
 	}
 	for _, u := range p.Units {
 		d := slices.Index(v.divisions, u.Division)
@@ -157,6 +164,11 @@ func (v *vetted) lay(p Plan) error {
 		}
 	}
 	return nil
+}
+
+// country is the index of a code, or -1.
+func (v *vetted) country(code string) int {
+	return slices.IndexFunc(v.countries, func(c country) bool { return c.code == code })
 }
 
 // hints says for each language where an event without country belongs in a division. A language that fits several
