@@ -44,6 +44,7 @@ type term struct {
 	written  string
 	patterns []int32
 	isTag    bool // only where it stands as a hashtag
+	rule     rule // of a name; the terms of a query have that of the query
 }
 
 // compiled is a query over hits.
@@ -161,8 +162,8 @@ func (e *engine) addDivision(r *Rules, d *Division, businessUnits []*BusinessUni
 
 	// Names first: the queries of the division that say "products" are triggered by every one of them.
 	var productPatterns, competitorPatterns []int32
-	addNames := func(p Product, n *[]named, all *[]int32) {
-		terms := e.nameTerms(p)
+	addNames := func(p Product, from rule, n *[]named, all *[]int32) {
+		terms := e.nameTerms(p, from)
 		for _, t := range terms {
 			*all = append(*all, t.patterns...)
 		}
@@ -175,16 +176,16 @@ func (e *engine) addDivision(r *Rules, d *Division, businessUnits []*BusinessUni
 	}
 	for i := range rt.nodes {
 		n := &rt.nodes[i]
-		for _, p := range d.Products {
-			addNames(p, &n.products, &productPatterns)
+		for j, p := range d.Products {
+			addNames(p, rule{"product " + p.ID + " of division " + d.ID, d.doc, fmt.Sprintf("products[%d]", j)}, &n.products, &productPatterns)
 		}
-		for _, p := range d.Competitors {
-			addNames(p, &n.competitors, &competitorPatterns)
+		for j, p := range d.Competitors {
+			addNames(p, rule{"competitor " + p.ID + " of division " + d.ID, d.doc, fmt.Sprintf("competitors[%d]", j)}, &n.competitors, &competitorPatterns)
 		}
 		for _, u := range businessUnits {
 			if slices.Contains(u.Territories, n.node.Territory) {
-				for _, p := range u.Products {
-					addNames(p, &n.products, &productPatterns)
+				for j, p := range u.Products {
+					addNames(p, rule{"product " + p.ID + " of business unit " + u.ID, u.doc, fmt.Sprintf("products[%d]", j)}, &n.products, &productPatterns)
 				}
 			}
 		}
@@ -230,13 +231,18 @@ func (e *engine) addDivision(r *Rules, d *Division, businessUnits []*BusinessUni
 }
 
 // nameTerms is every way a product may be named: its names as words, its hashtags as hashtags.
-func (e *engine) nameTerms(p Product) []term {
+func (e *engine) nameTerms(p Product, from rule) []term {
 	var terms []term
-	for _, name := range p.Names {
-		terms = append(terms, term{written: name, patterns: e.patternsOf(name, whole, true)})
+	add := func(t term, text, list string, i int) {
+		t.patterns = e.patternsOf(text, whole, true)
+		t.rule = rule{from.what, from.doc, fmt.Sprintf("%s.%s[%d]", from.path, list, i)}
+		terms = append(terms, t)
 	}
-	for _, tag := range p.Hashtags {
-		terms = append(terms, term{written: "#" + tag, patterns: e.patternsOf(tag, whole, true), isTag: true})
+	for i, name := range p.Names {
+		add(term{written: name}, name, "names", i)
+	}
+	for i, tag := range p.Hashtags {
+		add(term{written: "#" + tag, isTag: true}, tag, "hashtags", i)
 	}
 	return terms
 }

@@ -32,8 +32,8 @@ type Matcher struct {
 	hit       []uint32 // by pattern: the epoch in which it was found
 	candidate []uint32 // by query: the epoch in which one of its terms was found
 	hits      []hit
-	counted   bool // the words of hits are counted
-	any       bool // some query may hold
+	counted   bool   // the words of hits are counted
+	any       bool   // some query may hold
 	left      []span // of the operands of a NEAR
 	right     []span
 
@@ -43,6 +43,8 @@ type Matcher struct {
 	matches []Match
 	muted   []Match
 	words   []string // holds the slices of matches
+
+	trace *trace // what Explain wants to know; nil otherwise
 }
 
 // scanned is one searched field in the form that was scanned: the text itself when it is ASCII.
@@ -144,11 +146,17 @@ func (m *Matcher) scanField(name field, index int, text string) {
 	}
 	field := int32(len(m.fields))
 	m.fields = append(m.fields, scanned{name, index, text})
+	if m.trace != nil {
+		m.trace.places = append(m.trace.places, slices.Clone(m.text.places))
+	}
 	m.engine.automaton.scan(text, func(pattern int32, end int) { m.found(pattern, field, end) })
 }
 
 func (m *Matcher) found(id, field int32, end int) {
 	p := &m.engine.patterns[id]
+	if m.trace != nil {
+		m.trace.hits = append(m.trace.hits, hit{pattern: id, field: field, end: int32(end)})
+	}
 	if p.placed && len(m.hits) < maxHits {
 		m.hits = append(m.hits, hit{pattern: id, field: field, end: int32(end)})
 	}

@@ -27,9 +27,9 @@ const (
 
 // What a character is to the matcher.
 const (
-	isWord     = 1 << iota // a letter, digit, mark or _
-	isSpaceless            // of a script without spaces
-	isBase                 // a letter that sheds its accents
+	isWord      = 1 << iota // a letter, digit, mark or _
+	isSpaceless             // of a script without spaces
+	isBase                  // a letter that sheds its accents
 	isMark
 	isInvisible
 	isComposing // may merge with the character before it
