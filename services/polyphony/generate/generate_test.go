@@ -42,6 +42,7 @@ func example() Plan {
 		Units: []Unit{
 			{Name: "oncology-dach", Division: "oncology", Listen: `Hautkrebs OR *melanom*`, Mute: `Aktie OR Stellenanzeige`, Local: []string{"Beispielumab"},
 				Accounts: []Account{{"facebook", "1234567890", "dach"}, {"x", "99", "dach"}, {"telegram", "no-such-network", "dach"}}},
+			{Name: "communications", Division: "company", Accounts: []Account{{"x", "1000", "us"}}},
 			{Name: "cardio-us", Division: "cardio", Accounts: []Account{{"youtube", "UCherz", "us"}}},
 		},
 	}
@@ -121,7 +122,7 @@ func TestTruthAgreesWithNaiveRecount(t *testing.T) {
 				seen["fewer voices than mentions"]++
 			}
 		}
-		for _, need := range []string{"oncology/dach", "oncology/us", "oncology/zz", "cardio/jp", "cardio/uk", "cardio/alps", "cardio/zz", "derma/iberia", "derma/zz", "fewer voices than mentions"} {
+		for _, need := range []string{"oncology/dach", "oncology/us", "oncology/zz", "cardio/jp", "cardio/uk", "cardio/alps", "cardio/zz", "derma/iberia", "derma/zz", "company/us", "fewer voices than mentions"} {
 			if seen[need] == 0 {
 				t.Errorf("seed %d: nothing in %s", cfg.Seed, need)
 			}

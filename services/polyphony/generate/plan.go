@@ -129,7 +129,12 @@ func (v *vetted) lay(p Plan) error {
 			v.countries = append(v.countries, country{s, elsewhere})
 		}
 	}
-	for _, div := range p.Divisions {
+	divisions := p.Divisions
+	if slices.ContainsFunc(p.Units, func(u Unit) bool { return u.Division == social.CompanyDivision }) {
+		// Accounts of the company itself; its names are reserved and never said.
+		divisions = append(slices.Clone(divisions), Division{Name: social.CompanyDivision})
+	}
+	for _, div := range divisions {
 		v.divisions = append(v.divisions, div.Name)
 		serves := make([]bool, len(v.territories))
 		for t, name := range v.territories[:elsewhere] {
@@ -269,6 +274,7 @@ func (v *vetted) nameProducts(p Plan) {
 		}
 	}
 	queried := slices.Clone(v.forbidden)
+	v.names = make([][]name, len(v.divisions))
 	for d, div := range p.Divisions {
 		others := slices.Clone(queried)
 		for i := range said {
@@ -287,7 +293,7 @@ func (v *vetted) nameProducts(p Plan) {
 				names = append(names, name{h, true})
 			}
 		}
-		v.names = append(v.names, names)
+		v.names[d] = names
 		v.forbidden = append(v.forbidden, said[d]...)
 	}
 }
