@@ -7,3 +7,8 @@ import "embed"
 //
 //go:embed clickhouse/*.sql
 var ClickHouseFS embed.FS
+
+// NodesFS holds the JSON Schemas of the files of a nodes directory, for editors.
+//
+//go:embed nodes/*.json
+var NodesFS embed.FS
