@@ -92,7 +92,7 @@ func watchServer(bin, version, dir string) error {
 		time.AfterFunc(serverGrace, func() { cmd.Process.Kill() })
 	}()
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s server: %w", bin, err)
+		return fmt.Errorf("%s server: %w; see %s", bin, err, filepath.Join(dir, "engine.log"))
 	}
 	return nil
 }

@@ -27,9 +27,9 @@ const (
 	httpFlag = "--clickhouse-http"
 	// readyWait bounds a start: 0.3 s with an empty directory, seconds with millions of rows, and a disk may be slow.
 	readyWait = 60 * time.Second
-	// closeGrace bounds an orderly end. The engine waits for clients that are still connected; what it has acknowledged
-	// survives being killed.
-	closeGrace = 5 * time.Second
+	// closeGrace bounds an orderly end: 30 ms without clients. With a client still connected the engine would wait for
+	// five seconds and then end by force; what it has acknowledged survives that, as it survives being killed.
+	closeGrace = 1500 * time.Millisecond
 	// portTries: a port that was free may be taken before the engine listens on it.
 	portTries = 5
 )
@@ -122,11 +122,8 @@ func launch(ctx context.Context, cfg ClickHouseConfig, engine engine, host strin
 	if err := writeConfig(cfg.Dir, token, host, portOf(addr), portOf(httpAddr)); err != nil {
 		return nil, err
 	}
-	c := &ClickHouse{
-		dir: cfg.Dir, addr: addr, httpAddr: httpAddr, log: cfg.Log,
-		heard: make(chan struct{}), exited: make(chan struct{}), done: make(chan error, 1),
-	}
-	if err := c.spawn(engine, cfg.Dir, lock); err != nil {
+	c := newClickHouse(cfg.Dir, addr, httpAddr, cfg.Log)
+	if err := c.spawn(engine, lock); err != nil {
 		return nil, err
 	}
 	if err := c.awaitReady(ctx, token); err != nil {
@@ -137,6 +134,13 @@ func launch(ctx context.Context, cfg ClickHouseConfig, engine engine, host strin
 		return nil, err
 	}
 	return c, nil
+}
+
+func newClickHouse(dir, addr, httpAddr string, log *slog.Logger) *ClickHouse {
+	return &ClickHouse{
+		dir: dir, addr: addr, httpAddr: httpAddr, log: log,
+		heard: make(chan struct{}), exited: make(chan struct{}), done: make(chan error, 1),
+	}
 }
 
 func randomHex() string {
@@ -153,8 +157,8 @@ func portOf(addr string) int {
 
 // spawn starts the child. One thread is set aside for as long as the child lives, because the kernel ends a child with
 // the thread that started it, not with the process.
-func (c *ClickHouse) spawn(engine engine, dir string, lock *os.File) error {
-	cmd, err := childCommand(engine, dir)
+func (c *ClickHouse) spawn(engine engine, lock *os.File) error {
+	cmd, err := childCommand(engine, c.dir)
 	if err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (c *ClickHouse) ended(state error, out *os.File) {
 	out.SetReadDeadline(time.Now().Add(time.Second)) // a stray grandchild may hold the other end
 	<-c.heard
 	if !c.stopping.Load() {
-		c.done <- fmt.Errorf("ClickHouse ended by itself: %w", c.verdict(state))
+		c.done <- c.verdict(state)
 	}
 	close(c.done)
 	close(c.exited)
@@ -241,14 +245,14 @@ func (c *ClickHouse) verdict(state error) error {
 	switch {
 	case strings.Contains(c.last, "Address already in use"):
 		return fmt.Errorf("%w: %s", errAddrInUse, c.last)
-	case c.last != "" && strings.Contains(c.last, "Exception"):
-		return errors.New(c.last)
+	case strings.Contains(c.last, "Exception"):
+		return fmt.Errorf("the engine ended: %s", c.last)
 	case c.why != "":
 		return errors.New(c.why)
 	case state != nil:
-		return fmt.Errorf("%w; %s", state, c.last)
+		return fmt.Errorf("the engine ended: %w (%s)", state, c.last)
 	}
-	return errors.New("it saw the end of its input")
+	return errors.New("the engine ended as if its input had been closed")
 }
 
 // awaitReady returns when the engine that answers over HTTP is our child. A port that merely answers may belong to
@@ -309,9 +313,9 @@ func (c *ClickHouse) PID() int { return int(c.pid.Load()) }
 // Done yields one error when the engine ended without having been closed; after that, and after Close, it is closed.
 func (c *ClickHouse) Done() <-chan error { return c.done }
 
-// Close ends the engine and returns when its process is gone: in good order within a few seconds, else by killing it,
-// which loses nothing that it had acknowledged. Close connection pools first: the engine waits for its clients. It may
-// be called more than once.
+// Close ends the engine and returns when its process is gone, within two seconds: in good order, else by killing it,
+// which loses nothing that it had acknowledged. Close connection pools first: the engine waits for its clients. Close
+// may be called more than once.
 func (c *ClickHouse) Close(ctx context.Context) error {
 	c.stopping.Store(true)
 	c.closePipe.Do(func() { c.pipe.Close() })

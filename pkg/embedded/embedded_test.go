@@ -2,7 +2,6 @@ package embedded_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -181,10 +180,13 @@ func TestKilledParentAlone(t *testing.T) {
 // ends the thread of a locked goroutine with it.
 func TestEngineOutlivesThread(t *testing.T) {
 	var c *embedded.ClickHouse
-	onDyingThread(func() { c = mustStart(t, t.TempDir(), "") })
-	for range 20 {
-		onDyingThread(func() {})
+	var err error
+	dir, log := t.TempDir(), enginetest.Log(t)
+	onDyingThread(func() { c, err = start(t.Context(), dir, "", log) })
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer c.Close(t.Context())
 	if got := query(t, c.HTTPAddr(), "SELECT 1"); got != "1" {
 		t.Errorf("SELECT 1 = %q", got)
 	}
@@ -195,7 +197,7 @@ func TestEngineEndsByItself(t *testing.T) {
 	if err := syscall.Kill(c.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := receive(t, c.Done()); err == nil || !strings.Contains(err.Error(), "ended by itself: signal: killed") {
+	if err := receive(t, c.Done()); err == nil || !strings.Contains(err.Error(), "the engine ended: signal: killed") {
 		t.Errorf("Done() yields %v", err)
 	}
 	if err := receive(t, c.Done()); err != nil {
@@ -331,33 +333,15 @@ func TestVersionOfDirectory(t *testing.T) {
 
 // TestDirectoryInUse: a second start waits, says for whom, and gives up when it is told to.
 func TestDirectoryInUse(t *testing.T) {
-	f := func(name string, start func(context.Context, string, *slog.Logger) (func(), error), pid func() int) {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			stop, err := start(t.Context(), dir, enginetest.Log(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stop()
-			ctx, cancel := context.WithCancel(t.Context())
-			said := &firstLine{then: cancel}
-			if _, err := start(ctx, dir, slog.New(slog.NewTextHandler(said, nil))); err == nil || !strings.HasSuffix(err.Error(), "context canceled") {
-				t.Errorf("the second start yields %v", err)
-			}
-			if want := fmt.Sprintf("dir=%s pid=%d\n", dir, pid()); !strings.HasSuffix(said.text, want) {
-				t.Errorf("log says %q, want %q at its end", said.text, want)
-			}
-		})
+	dir := t.TempDir()
+	c := mustStart(t, dir, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	said := &firstLine{then: cancel}
+	_, err := start(ctx, dir, "", slog.New(slog.NewTextHandler(said, nil)))
+	wantError(t, err, "context canceled")
+	if want := fmt.Sprintf("dir=%s pid=%d\n", dir, c.PID()); !strings.HasSuffix(said.text, want) {
+		t.Errorf("log says %q, want %q at its end", said.text, want)
 	}
-	var c *embedded.ClickHouse
-	f("clickhouse", func(ctx context.Context, dir string, log *slog.Logger) (func(), error) {
-		started, err := start(ctx, dir, "", log)
-		if err != nil {
-			return nil, err
-		}
-		c = started
-		return func() { c.Close(context.Background()) }, nil
-	}, func() int { return c.PID() })
 }
 
 func TestDirectoryUnwritable(t *testing.T) {
@@ -397,24 +381,18 @@ func TestEngineMissing(t *testing.T) {
 
 // TestServerOnPath: a `clickhouse` on PATH is used when it is new enough, and does not stand in the way when it is not.
 func TestServerOnPath(t *testing.T) {
-	f := func(version, want string) {
+	f := func(version string, want bool) {
 		t.Run(version, func(t *testing.T) {
-			path := fakeServer(t, version)
-			t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
-			dir := t.TempDir()
-			mustStart(t, dir, "")
-			got, err := os.ReadFile(filepath.Join(dir, "engine-version"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			// Both are the same library; the version that was noted tells which way was taken.
-			if strings.TrimSpace(string(got)) != want {
-				t.Errorf("the engine was %q, want %q", got, want)
+			t.Setenv("PATH", fakeServer(t, version)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			c := mustStart(t, t.TempDir(), "")
+			// The library is our child; a server has its watchdog between.
+			if got := stat(c.PID())[1] != strconv.Itoa(os.Getpid()); got != want {
+				t.Errorf("the server was used: %t, want %t", got, want)
 			}
 		})
 	}
-	f("26.7.99.1", "26.7.3")
-	f("18.16.1", "26.7.3")
+	f("26.7.2.1", true)
+	f("18.16.1", false)
 }
 
 // TestNATSKeepsStreams speaks the protocol by hand: only pkg/bus knows the client.
@@ -504,12 +482,18 @@ func startParent(t *testing.T, dir, bin string) (parent *os.Process, engine int,
 
 // running reports whether a process exists and is more than a zombie that nobody has waited for.
 func running(pid int) bool {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	state := stat(pid)[0]
+	return state != "" && state != "Z" && state != "X"
+}
+
+// stat gives the state of a process and its parent, empty if there is no such process.
+func stat(pid int) [2]string {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return false
+		return [2]string{}
 	}
-	_, rest, _ := bytes.Cut(stat, []byte(") "))
-	return len(rest) > 0 && rest[0] != 'Z' && rest[0] != 'X'
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may hold anything else
+	return [2]string(strings.Fields(rest)[:2])
 }
 
 // listening gives the TCP addresses that a process listens on.
