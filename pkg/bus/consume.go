@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// ackWait is how long a dead reader's messages stay with it. A live one says every third of it that it works.
-	ackWait = 30 * time.Second
+	// ackWait is how long a dead reader's messages stay with it: what a kill delays. A live reader says every third of
+	// it that it works.
+	ackWait = 10 * time.Second
 	// maxAckPending allows a second's worth of one-event messages of several hundred quiet nodes.
 	maxAckPending = 50_000
 	// prefetch bounds the bytes waiting in the client: half the bound above which the client drops messages.
@@ -50,7 +51,7 @@ func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, han
 			return err
 		}
 		err = b.consume(ctx, messages, limit, handle)
-		messages.Stop()
+		giveBack(messages)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -75,6 +76,18 @@ func (b *Bus) open(ctx context.Context, c topology.Consumer) (jetstream.Messages
 	}, backoff.WithContext(forever(), ctx), func(err error, wait time.Duration) {
 		b.log.Warn("waiting for stream", "error", err, "wait", wait)
 	})
+}
+
+// giveBack ends a subscription and returns what was fetched ahead, so that the next reader need not wait for it.
+func giveBack(messages jetstream.MessagesContext) {
+	messages.Drain()
+	for {
+		msg, err := messages.Next(jetstream.NextMaxWait(time.Second))
+		if err != nil {
+			return
+		}
+		_ = msg.Nak() // without it the message comes again after ackWait
+	}
 }
 
 func (b *Bus) consume(ctx context.Context, messages jetstream.MessagesContext, limit Limit, handle Handler) error {

@@ -1,0 +1,363 @@
+package ingest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/embedded/enginetest"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// bundle is an ingester in front of a real NATS.
+type bundle struct {
+	t      *testing.T
+	server *httptest.Server
+	bus    *bus.Bus
+	rules  *nodes.Rules
+	stop   context.CancelFunc
+}
+
+const storage = 64 << 20
+
+func setup(t *testing.T, tokens string, streamBytes int64) *bundle {
+	t.Helper()
+	var granted *Tokens
+	if tokens != "" {
+		var err error
+		if granted, err = ReadTokens(strings.NewReader(tokens)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules, err := nodes.Load(fstest.MapFS{
+		"company.yaml":           {Data: []byte("company: acme\nlateness: 72h\n")},
+		"divisions/heart.yaml":   {Data: []byte("division: heart\nproducts: [{id: cordia, names: [Cordia]}]\nlisten: products\n")},
+		"territories/north.yaml": {Data: []byte("territory: north\ncountries: [SE]\ntimezone: Europe/Stockholm\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := enginetest.NATS(t)
+	log := enginetest.Log(t)
+	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: streamBytes}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := New(granted, b, log, prometheus.NewRegistry())
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- in.Run(ctx, rules, "") }()
+	server := httptest.NewServer(in.Handler())
+	t.Cleanup(func() {
+		server.Close()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		b.Close()
+	})
+	deadline := time.After(10 * time.Second)
+	for in.Ready() != nil {
+		select {
+		case <-deadline:
+			t.Fatal(in.Ready())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return &bundle{t: t, server: server, bus: b, rules: rules, stop: stop}
+}
+
+func (b *bundle) post(header http.Header, body []byte) (int, string) {
+	b.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, b.server.URL+"/v1/events", bytes.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	response, err := b.server.Client().Do(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if response.StatusCode == 429 || response.StatusCode == 503 {
+		if response.Header.Get("Retry-After") == "" {
+			b.t.Errorf("%d without Retry-After", response.StatusCode)
+		}
+	}
+	return response.StatusCode, strings.TrimSpace(string(text))
+}
+
+// stored reads what a stream holds, as a reader of ours would.
+func (b *bundle) stored(c topology.Consumer, messages int) []bus.Delivery {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	defer cancel()
+	var got []bus.Delivery
+	err := b.bus.Consume(ctx, c, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, d []bus.Delivery) error {
+		if got = append(got, d...); len(got) >= messages {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || len(got) < messages {
+		b.t.Fatalf("%d messages of %d: %v", len(got), messages, err)
+	}
+	return got
+}
+
+func event(id string, at time.Time, more string) string {
+	return fmt.Sprintf(`{"id":%q,"source":"bluesky","kind":"post","time":%q,"author":{"id":"a"}%s}`, id, at.Format(time.RFC3339Nano), more)
+}
+
+// What was accepted lies in RAW, stamped, byte for byte; what was rejected in REJECTS, with its bytes.
+func TestAcceptedIsStored(t *testing.T) {
+	b := setup(t, "", storage)
+	now := time.Now().UTC()
+	lines := []string{event("1", now, ""), `{"broken`, event("2", now.Add(-80*time.Hour), ""), event("3", now.Add(11*time.Minute), ""), event("4", now.Add(-70*time.Hour), `,"text":"ä"`)}
+	status, answer := b.post(nil, []byte(strings.Join(lines, "\n")))
+	want := `{"accepted":2,"rejected":[{"line":2,"code":"invalid_json","detail":"not a JSON object on its own"},` +
+		`{"line":3,"code":"too_late","detail":"time: older than the company's lateness"},` +
+		`{"line":4,"code":"in_future","detail":"time: more than 10 minutes ahead"}]}`
+	if status != 202 || answer != want {
+		t.Fatalf("%d\n got %s\nwant %s", status, answer, want)
+	}
+	raw := b.stored(topology.EnrichRaw, 1)[0]
+	frame, err := wire.DecodeFrame(nil, raw.Data, len(lines[0])+len(lines[4])+2)
+	if err != nil || string(frame) != lines[0]+"\n"+lines[4]+"\n" {
+		t.Fatalf("%v: %s", err, frame)
+	}
+	if raw.Subject != "social.raw.bluesky" || raw.Header.Get(topology.HeaderRules) != b.rules.Version() || raw.Header.Get(topology.HeaderEvents) != "2" {
+		t.Fatalf("%s %v", raw.Subject, raw.Header)
+	}
+	byCode := map[string]string{}
+	for _, d := range b.stored(topology.AggregateRejects, 3) {
+		var size int
+		fmt.Sscan(d.Header.Get(topology.HeaderSize), &size)
+		rejects, err := wire.DecodeFrame(nil, d.Data, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r, err := range wire.DecodeRejects(rejects) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			byCode[d.Subject] = string(r.Bytes)
+		}
+	}
+	for subject, line := range map[string]string{
+		"social.rejects.ingest.invalid_json": lines[1], "social.rejects.ingest.too_late": lines[2], "social.rejects.ingest.in_future": lines[3],
+	} {
+		if byCode[subject] != line {
+			t.Errorf("%s holds %q", subject, byCode[subject])
+		}
+	}
+}
+
+// Every way to send the contract names ends in the same frame.
+func TestForms(t *testing.T) {
+	b := setup(t, "", storage)
+	e := event("1", time.Now(), `,"text":"x"`)
+	gz := func(s string) []byte {
+		var buf bytes.Buffer
+		w := gzip.NewWriter(&buf)
+		_, _ = w.Write([]byte(s))
+		_ = w.Close()
+		return buf.Bytes()
+	}
+	zst := func(s string) []byte {
+		w, _ := zstd.NewWriter(nil)
+		defer w.Close()
+		return w.EncodeAll([]byte(s), nil)
+	}
+	f := func(body []byte, header ...string) {
+		t.Helper()
+		h := http.Header{}
+		for i := 0; i < len(header); i += 2 {
+			h.Set(header[i], header[i+1])
+		}
+		if status, answer := b.post(h, body); status != 202 || answer != `{"accepted":1,"rejected":[]}` {
+			t.Fatalf("%v: %d %s", header, status, answer)
+		}
+		d := b.stored(topology.EnrichRaw, 1)[0]
+		if frame, err := wire.DecodeFrame(nil, d.Data, len(e)+1); err != nil || string(frame) != e+"\n" {
+			t.Fatalf("%v: %v: %q", header, err, frame)
+		}
+	}
+	f([]byte(e))
+	f([]byte(e+"\n"), "Content-Type", "application/x-ndjson")
+	f([]byte("["+e+"]"), "Content-Type", "application/json")
+	f(gz(e), "Content-Encoding", "gzip")
+	f(zst(e), "Content-Encoding", "zstd")
+	f([]byte(`{"specversion":"1.0","id":"x","source":"y","type":"z","data":`+e+`}`), "Content-Type", "application/cloudevents+json")
+	f([]byte(`[{"specversion":"1.0","id":"x","source":"y","type":"z","data":`+e+`}]`), "Content-Type", "application/cloudevents-batch+json")
+	f([]byte(e), "Content-Type", "application/json", "ce-specversion", "1.0", "ce-id", "x", "ce-source", "y", "ce-type", "z")
+	var pretty bytes.Buffer
+	_ = json.Indent(&pretty, []byte(e), "", "  ")
+	f(pretty.Bytes(), "Content-Type", "application/json")
+}
+
+// Malformed, huge, truncated, nested and compressed-bomb input gets an answer that says what to do, and no crash.
+func TestBadBodies(t *testing.T) {
+	b := setup(t, "", storage)
+	f := func(status int, says string, body []byte, header ...string) {
+		t.Helper()
+		h := http.Header{}
+		for i := 0; i < len(header); i += 2 {
+			h.Set(header[i], header[i+1])
+		}
+		got, answer := b.post(h, body)
+		if got != status || !strings.Contains(answer, says) {
+			t.Fatalf("want %d %s, got %d %.300s", status, says, got, answer)
+		}
+	}
+	bomb := func() []byte {
+		var buf bytes.Buffer
+		w := gzip.NewWriter(&buf)
+		zeros := make([]byte, 1<<20)
+		for range 64 {
+			_, _ = w.Write(zeros)
+		}
+		_ = w.Close()
+		return buf.Bytes()
+	}()
+	z, _ := zstd.NewWriter(nil)
+	defer z.Close()
+	f(400, "empty", nil)
+	f(400, "empty", []byte(" \n "))
+	f(400, "want events", []byte("hello"))
+	f(400, "no event", []byte("[]"))
+	f(400, "cannot be read", []byte("plain"), "Content-Encoding", "gzip")
+	f(400, "cannot be read", bomb[:len(bomb)/2][:100], "Content-Encoding", "gzip")
+	f(400, "cannot be read", []byte("plain"), "Content-Encoding", "zstd")
+	f(415, "gzip, zstd", []byte("x"), "Content-Encoding", "br")
+	f(413, "16 MiB", bomb, "Content-Encoding", "gzip")
+	f(413, "16 MiB", z.EncodeAll(make([]byte, 64<<20), nil), "Content-Encoding", "zstd")
+	f(413, "16 MiB", bytes.Repeat([]byte("x"), 17<<20))
+	f(202, `"accepted":0,"rejected":[{"line":1,"code":"too_large"`, []byte(event("1", time.Now(), `,"text":"`+strings.Repeat("x", 1<<20)+`"`)))
+	f(202, `"code":"invalid_utf8"`, []byte("{\"id\":\"\xff\"}"))
+	f(202, `"code":"invalid_json"`, []byte(strings.Repeat(`{"a":`, 100_000)))
+	f(202, `nested more than`, []byte(`{"a":`+strings.Repeat("[", 400_000)+strings.Repeat("]", 400_000)+"}"))
+	f(202, `"rejected_not_listed":2`, []byte(strings.Repeat("{\n", 10_002)))
+	f(202, `{"accepted":1,`, []byte(event("1", time.Now(), `,"text":"`+strings.Repeat("x", 1<<20-200)+`"`)))
+	f(202, `{"accepted":1,`, []byte(event("still alive", time.Now(), "")))
+}
+
+func TestTokens(t *testing.T) {
+	b := setup(t, "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b reddit\n", storage)
+	if status, _ := b.post(nil, []byte("{}")); status != 401 {
+		t.Errorf("without a token: %d", status)
+	}
+	header := http.Header{"Authorization": {"Bearer secret"}}
+	if status, answer := b.post(header, []byte(event("1", time.Now(), ""))); status != 202 || !strings.Contains(answer, `"code":"invalid_field","detail":"source: `) {
+		t.Errorf("a source of somebody else: %d %s", status, answer)
+	}
+	own := strings.Replace(event("1", time.Now(), ""), "bluesky", "reddit", 1)
+	if status, answer := b.post(header, []byte(own)); status != 202 || !strings.Contains(answer, `"accepted":1`) {
+		t.Errorf("an own source: %d %s", status, answer)
+	}
+}
+
+// A full stream is told as 429, and what was answered 202 before is all there.
+func TestFullStream(t *testing.T) {
+	b := setup(t, "", 1<<20) // RAW gets 400 KiB
+	noise, random := make([]byte, 40_000), rand.New(rand.NewPCG(1, 2))
+	for i := range noise {
+		noise[i] = 'a' + byte(random.IntN(26)) // hardly compresses
+	}
+	accepted := 0
+	for i := range 200 {
+		status, answer := b.post(nil, []byte(event(fmt.Sprint(i), time.Now(), fmt.Sprintf(`,"text":"%d%s"`, i, noise))))
+		if status == 202 {
+			accepted++
+			continue
+		}
+		if status != 429 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		got := 0
+		for _, d := range b.stored(topology.EnrichRaw, accepted) {
+			var n int
+			fmt.Sscan(d.Header.Get(topology.HeaderEvents), &n)
+			got += n
+		}
+		if got != accepted {
+			t.Fatalf("%d events stored, %d accepted", got, accepted)
+		}
+		return
+	}
+	t.Fatal("400 KiB took 200 large events")
+}
+
+// Requests that come together share frames; each gets its own answer.
+func TestGroupCommit(t *testing.T) {
+	b := setup(t, "", storage)
+	const requests = 200
+	var sending sync.WaitGroup
+	for i := range requests {
+		sending.Go(func() {
+			if status, answer := b.post(nil, []byte(event(fmt.Sprint(i), time.Now(), "")+"\nbroken{\n")); status != 202 || !strings.HasPrefix(answer, `{"accepted":1,"rejected":[{"line":2,`) {
+				t.Errorf("%d %s", status, answer)
+			}
+		})
+	}
+	sending.Wait()
+	events, frames := 0, 0
+	for events < requests {
+		for _, d := range b.stored(topology.EnrichRaw, 1) {
+			var n int
+			fmt.Sscan(d.Header.Get(topology.HeaderEvents), &n)
+			events += n
+			frames++
+		}
+	}
+	if events != requests || frames >= requests {
+		t.Fatalf("%d events in %d frames", events, frames)
+	}
+}
+
+// go test -run '^$' -bench Serve -benchmem ./services/ingester/ingest
+func BenchmarkServe(b *testing.B) {
+	var body bytes.Buffer
+	for i := range 1000 {
+		body.WriteString(event(fmt.Sprint(i), time.Now(), `,"text":"`+strings.Repeat("Somebody wrote a few words. ", 18)+`"`))
+		body.WriteByte('\n')
+	}
+	j := new(judge)
+	b.SetBytes(int64(body.Len()))
+	b.ReportAllocs()
+	for b.Loop() {
+		j.begin(time.Now(), 72*time.Hour, nil)
+		for line, e := range lines.events(body.Bytes()) {
+			j.take(line, e)
+		}
+		if j.accepted != 1000 {
+			b.Fatal(j.rows)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/event")
+}
