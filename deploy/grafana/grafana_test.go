@@ -4,6 +4,7 @@ package grafana
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"polyphony/pkg/embedded"
 	"polyphony/pkg/embedded/enginetest"
 	"polyphony/pkg/social"
 	"polyphony/pkg/warehouse"
@@ -170,7 +172,7 @@ func TestPanelsExplainThemselves(t *testing.T) {
 
 // TestEveryQueryAnswers runs all queries of panels and variables on the real engine.
 func TestEveryQueryAnswers(t *testing.T) {
-	engine := enginetest.ClickHouse(t)
+	engine := startEngine(t)
 	w, err := warehouse.Open(t.Context(), warehouse.Config{Addr: engine.Addr()})
 	if err != nil {
 		t.Fatal(err)
@@ -221,6 +223,15 @@ func TestEveryQueryAnswers(t *testing.T) {
 		}
 	}
 
+	// The login reads what it must, and no more.
+	for _, sql := range []string{
+		"INSERT INTO polyphony.touches VALUES ('a', 'b', 0, 1)", "DROP VIEW polyphony.mentions", "SELECT 1 SETTINGS max_memory_usage = 0",
+	} {
+		if a, err := g.ask(sql); err == nil || !strings.Contains(err.Error(), "ACCESS_DENIED") && !strings.Contains(err.Error(), "READONLY") {
+			t.Errorf("%s: got %v, want a refusal: %v", sql, a.Data, err)
+		}
+	}
+
 	// The numbers, once: what the dashboards say has to be what was put in.
 	g.variables = map[string][]string{"division": {"oncology"}, "territory": {"dach"}}
 	for title, want := range map[string]string{"Mentions": "3", "Voices": "2", "Broadcasts": "1", "Answers": "1"} {
@@ -233,6 +244,35 @@ func TestEveryQueryAnswers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// startEngine runs the engine with the logins of deploy/clickhouse beside its own, so that queries run as Grafana's.
+func startEngine(t *testing.T) *embedded.ClickHouse {
+	t.Helper()
+	users, err := os.ReadFile("../clickhouse/users.d/polyphony.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "users.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	users = bytes.Replace(users, []byte(`<default remove="remove"/>`), nil, 1) // the engine's own login proves that it is ready
+	if err := os.WriteFile(filepath.Join(dir, "users.d", "polyphony.xml"), users, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("POLYPHONY_CLICKHOUSE_PASSWORD", "one")
+	t.Setenv("GRAFANA_CLICKHOUSE_PASSWORD", "two")
+	engine, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseConfig{Dir: dir, Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: enginetest.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := engine.Close(context.Background()); err != nil {
+			t.Errorf("closing ClickHouse: %v", err)
+		}
+	})
+	return engine
 }
 
 // fewMentions: in oncology/dach three mentions of two voices, one of them of a bot besides, a broadcast and an answer.
@@ -278,8 +318,8 @@ func (g grafana) ask(sql string) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	// As the login of the dashboards: reading only, in the database of the data source.
-	q := url.Values{"default_format": {"JSONCompact"}, "readonly": {"2"}, "database": {"polyphony"}}
+	// The plugin sets a limit of its own, which a reader must be allowed to.
+	q := url.Values{"default_format": {"JSONCompact"}, "database": {"polyphony"}, "user": {"grafana"}, "password": {"two"}, "max_execution_time": {"20"}}
 	resp, err := g.client.Post(g.clickhouse+"/?"+q.Encode(), "text/plain", strings.NewReader(expanded))
 	if err != nil {
 		return a, err

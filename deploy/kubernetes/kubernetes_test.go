@@ -2,7 +2,7 @@
 package kubernetes
 
 import (
-	"encoding/json"
+	stdjson "encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -20,6 +20,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -86,17 +87,30 @@ func build(t *testing.T, overlay string) manifests {
 
 func decode[T any](t *testing.T, name string, text []byte) *T {
 	t.Helper()
-	var v T
-	if err := yaml.UnmarshalStrict(text, &v); err != nil {
+	v, err := decodeStrict[T](text)
+	if err != nil {
 		t.Errorf("%s: %v", name, err)
 	}
-	return &v
+	return v
+}
+
+// decodeStrict decodes as the API server does with strict field validation: unknown and repeated fields are errors, and
+// so is a field in another case.
+func decodeStrict[T any](text []byte) (*T, error) {
+	var v T
+	asJSON, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return &v, err
+	}
+	strict, err := json.UnmarshalStrict(asJSON, &v)
+	return &v, errors.Join(append(strict, err)...)
 }
 
 func TestMisspeltFieldsAreRefused(t *testing.T) {
-	var d appsv1.Deployment
-	if err := yaml.UnmarshalStrict([]byte("spec: {template: {spec: {enableServiceLink: false}}}"), &d); err == nil {
-		t.Error("a misspelt field decodes, so the other tests prove little")
+	for _, bad := range []string{"enableServiceLink: false", "enableservicelinks: false", "enableServiceLinks: 0", "hostname: a, hostname: b"} {
+		if _, err := decodeStrict[appsv1.Deployment]([]byte("spec: {template: {spec: {" + bad + "}}}")); err == nil {
+			t.Errorf("%s decodes, so the other tests prove little", bad)
+		}
 	}
 }
 
@@ -388,13 +402,12 @@ func TestNatsTakesItsConfiguration(t *testing.T) {
 func TestClickHouseConfigurationSaysWhatIsRelied(t *testing.T) {
 	for file, want := range map[string]map[string]string{
 		"../clickhouse/users.d/polyphony.xml": {
-			"clickhouse/profiles/default/enable_shared_storage_snapshot_in_query":         "1",
-			"clickhouse/profiles/default/allow_experimental_replacing_merge_with_cleanup": "0",
-			"clickhouse/profiles/dashboards/readonly":                                     "1",
-			"clickhouse/users/polyphony/profile":                                          "default",
-			"clickhouse/users/grafana/profile":                                            "dashboards",
+			"clickhouse/profiles/default/enable_shared_storage_snapshot_in_query": "1",
+			"clickhouse/profiles/dashboards/readonly":                             "1",
+			"clickhouse/users/polyphony/profile":                                  "default",
+			"clickhouse/users/grafana/profile":                                    "dashboards",
 		},
-		"../clickhouse/config.d/polyphony.xml": {"clickhouse/path": "/var/lib/clickhouse/", "clickhouse/logger/console": "1"},
+		"../clickhouse/config.d/polyphony.xml": {"clickhouse/path": "/var/lib/clickhouse/", "clickhouse/logger/console": "1", "clickhouse/merge_tree/allow_experimental_replacing_merge_with_cleanup": "0"},
 	} {
 		got, err := readXML(file)
 		if err != nil {
@@ -463,7 +476,7 @@ func TestSkaffold(t *testing.T) {
 			Port         int32
 		}
 	}
-	if err := json.Unmarshal(asJSON, &config); err != nil {
+	if err := stdjson.Unmarshal(asJSON, &config); err != nil {
 		t.Fatal(err)
 	}
 	images := map[string]string{}
