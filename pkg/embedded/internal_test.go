@@ -54,29 +54,29 @@ func TestLockWaitEnds(t *testing.T) {
 	}
 }
 
-// TestPortTakenMeanwhile: somebody else takes a port between our look and the engine's, and answers every question.
+// TestPortTakenMeanwhile: somebody else takes the ports between our look and the engine's, and answers every question.
 // That must neither pass for our engine nor be blamed on anything else.
 func TestPortTakenMeanwhile(t *testing.T) {
-	f := func(name string, foreignHTTP bool) {
+	foreign := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "Ok.\n") })}
+	defer foreign.Close()
+	taken := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go foreign.Serve(l)
+		return l.Addr().String()
+	}
+	free := func() string {
+		addr, err := freeAddr(t.Context(), "127.0.0.1:0", tcpFlag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	f := func(name, addr, httpAddr string) {
 		t.Run(name, func(t *testing.T) {
-			taken, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			foreign := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "Ok.\n") })}
-			go foreign.Serve(taken)
-			defer foreign.Close()
-			addr, err := freeAddr(t.Context(), "127.0.0.1:0", tcpFlag)
-			if err != nil {
-				t.Fatal(err)
-			}
-			httpAddr := taken.Addr().String()
-			if !foreignHTTP {
-				addr, httpAddr = httpAddr, addr
-			}
-
-			dir := t.TempDir()
-			log := slog.New(slog.DiscardHandler)
+			dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 			engine, err := findEngine("", log)
 			if err != nil {
 				t.Fatal(err)
@@ -100,6 +100,7 @@ func TestPortTakenMeanwhile(t *testing.T) {
 			}
 		})
 	}
-	f("native", false)
-	f("http", true)
+	f("native", taken(), free())
+	f("http", free(), taken())
+	f("both", taken(), taken())
 }
