@@ -12,7 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"polyphony/pkg/nodes"
 	"polyphony/pkg/social"
+	"polyphony/pkg/wire"
 )
 
 func TestConvert(t *testing.T) {
@@ -47,6 +49,32 @@ func TestConvertRefuses(t *testing.T) {
 	f(`{"id":"b","date":"2001-01-01"}`, "needs an id and a drug")
 }
 
+func loadRules(t *testing.T) *nodes.Rules {
+	t.Helper()
+	dir, err := fs.Sub(Nodes, "nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := nodes.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules
+}
+
+// TestNodesKeepOldPosts: a post of 2001 is accepted, and still there afterwards.
+func TestNodesKeepOldPosts(t *testing.T) {
+	company := loadRules(t).Company()
+	age := time.Since(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC))
+	for what, d := range map[string]time.Duration{
+		"lateness": company.Lateness, "text": company.Privacy.Retain.Text, "mentions": company.Privacy.Retain.Mentions, "metrics": company.Privacy.Retain.Metrics,
+	} {
+		if d < age {
+			t.Errorf("%s of %v is less than the %v since the first posts", what, d, age)
+		}
+	}
+}
+
 // TestCorpus converts the real posts where they are to be had.
 func TestCorpus(t *testing.T) {
 	posts, err := os.ReadFile("../../../shared/data/psytar/posts.ndjson")
@@ -67,6 +95,9 @@ func TestCorpus(t *testing.T) {
 	if lines := bytes.Count(posts, []byte("\n")); n < 600 || n != lines {
 		t.Errorf("%d events of %d posts", n, lines)
 	}
+	rules := loadRules(t)
+	var decoder wire.EventDecoder
+	matcher := rules.Matcher()
 	ids, divisions := map[string]bool{}, map[string]int{}
 	for line := range bytes.Lines(first.Bytes()) {
 		var e Event
@@ -78,6 +109,22 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("event %s is not as it should be", e.ID)
 		}
 		ids[e.ID] = true
+		decoded, err := decoder.Decode(bytes.TrimSpace(line))
+		if err != nil {
+			t.Fatalf("event %s: %v", e.ID, err)
+		}
+		own := 0
+		for _, m := range matcher.Match(decoded) {
+			if m.Node.Territory != "us" {
+				t.Errorf("event %s belongs to %v", e.ID, m.Node)
+			}
+			if strings.HasPrefix(strings.ToLower(e.Title), m.Node.Division) {
+				own++
+			}
+		}
+		if own != 1 {
+			t.Errorf("event %s is %d times in the division of its drug", e.ID, own)
+		}
 		title := strings.ToLower(e.Title)
 		for _, drug := range []string{"lexapro", "cymbalta", "zoloft", "effexor"} {
 			if strings.HasPrefix(title, drug) {
