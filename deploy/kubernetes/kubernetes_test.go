@@ -196,7 +196,7 @@ func TestServicesKnowTheirVariables(t *testing.T) {
 }
 
 func TestPodsAreHardened(t *testing.T) {
-	for name, pod := range build(t, "overlays/dev").pods {
+	for name, pod := range build(t, "overlays/dev-grafana").pods {
 		if pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
 			t.Errorf("%s: service links are on; their variables stop the start", name)
 		}
@@ -224,7 +224,12 @@ func TestPodsAreHardened(t *testing.T) {
 
 // TestEveryReferenceResolves follows names from pods to what they mount and read.
 func TestEveryReferenceResolves(t *testing.T) {
-	m := build(t, "overlays/dev")
+	for _, overlay := range []string{"overlays/dev", "overlays/dev-grafana"} {
+		t.Run(filepath.Base(overlay), func(t *testing.T) { checkReferences(t, build(t, overlay)) })
+	}
+}
+
+func checkReferences(t *testing.T, m manifests) {
 	secret := func(pod, name, key string) {
 		t.Helper()
 		s := m.secrets[name]
@@ -365,14 +370,14 @@ func TestBaseContainsNoSecret(t *testing.T) {
 
 // TestEveryFileIsUsed: a manifest that no kustomization names is deployed by nobody.
 func TestEveryFileIsUsed(t *testing.T) {
-	for _, dir := range []string{"base", "overlays/dev", "../nats", "../clickhouse"} {
+	for _, dir := range []string{"base", "overlays/dev", "overlays/dev-grafana", "../nats", "../clickhouse", "../grafana"} {
 		text, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			name, _ := filepath.Rel(dir, path)
-			if err == nil && !d.IsDir() && name != "kustomization.yaml" && !strings.Contains(string(text), name) {
+			if err == nil && !d.IsDir() && name != "kustomization.yaml" && filepath.Ext(name) != ".go" && !strings.Contains(string(text), name) {
 				t.Errorf("%s is not named in %s/kustomization.yaml", name, dir)
 			}
 			return err
@@ -468,13 +473,8 @@ func TestSkaffold(t *testing.T) {
 				Ko    struct{ Main string }
 			}
 		}
-		Manifests struct {
-			Kustomize struct{ Paths []string }
-		}
-		PortForward []struct {
-			ResourceName string
-			Port         int32
-		}
+		deployed
+		Profiles []deployed
 	}
 	if err := stdjson.Unmarshal(asJSON, &config); err != nil {
 		t.Fatal(err)
@@ -488,12 +488,14 @@ func TestSkaffold(t *testing.T) {
 			t.Errorf("image polyphony-%s is built from %q", s, images["polyphony-"+s])
 		}
 	}
-	for _, path := range config.Manifests.Kustomize.Paths {
-		m := build(t, filepath.Join("../..", path))
-		for _, f := range config.PortForward {
-			s := m.services[f.ResourceName]
-			if s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == f.Port }) {
-				t.Errorf("port %d of %s is forwarded but not served", f.Port, f.ResourceName)
+	for _, d := range append(config.Profiles, config.deployed) {
+		for _, path := range d.Manifests.Kustomize.Paths {
+			m := build(t, filepath.Join("../..", path))
+			for _, f := range append(d.PortForward, config.PortForward...) {
+				s := m.services[f.ResourceName]
+				if s == nil || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == f.Port }) {
+					t.Errorf("port %d of %s is forwarded but not served", f.Port, f.ResourceName)
+				}
 			}
 		}
 	}
@@ -502,6 +504,17 @@ func TestSkaffold(t *testing.T) {
 		t.Skip("Skaffold's schema is not beside the repository: skaffold.yaml is checked in part only")
 	} else if err != nil {
 		t.Error(err)
+	}
+}
+
+// deployed is what Skaffold deploys, always or with a profile.
+type deployed struct {
+	Manifests struct {
+		Kustomize struct{ Paths []string }
+	}
+	PortForward []struct {
+		ResourceName string
+		Port         int32
 	}
 }
 
