@@ -1,0 +1,337 @@
+package enrich
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
+	"polyphony/pkg/embedded/enginetest"
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/pseudonym"
+	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+const secret = "a secret for tests only"
+
+func company(t testing.TB) *nodes.Rules {
+	t.Helper()
+	rules, err := nodes.Load(fstest.MapFS{
+		"company.yaml":           {Data: []byte("company: acme\n")},
+		"divisions/heart.yaml":   {Data: []byte("division: heart\nproducts: [{id: cordia, names: [Cordia]}]\nlisten: products\ntopics: [{id: cost, query: 'price'}]\n")},
+		"divisions/lung.yaml":    {Data: []byte("division: lung\nproducts: [{id: airia, names: [Airia]}]\nlisten: products\n")},
+		"territories/north.yaml": {Data: []byte("territory: north\ncountries: [SE]\ntimezone: Europe/Stockholm\n")},
+		"business-units/heart-north.yaml": {Data: []byte(
+			"business_unit: heart-north\ndivision: heart\nterritories: [north]\naccounts: [{source: facebook, id: page}]\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules
+}
+
+// bundle is a NATS with the rules in their bucket, or not.
+type bundle struct {
+	t     *testing.T
+	bus   *bus.Bus
+	rules *nodes.Rules
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	n := enginetest.NATS(t)
+	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return &bundle{t: t, bus: b, rules: company(t)}
+}
+
+func (b *bundle) publishRules() {
+	b.t.Helper()
+	if err := b.bus.PutOnce(b.t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()), b.rules.Archive()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// enrich starts an enricher that lives as long as the test.
+func (b *bundle) enrich() {
+	b.t.Helper()
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	en := New(keyer, b.bus, enginetest.Log(b.t), prometheus.NewRegistry())
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- en.Run(ctx, 2) }()
+	b.t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
+var recorded = time.Date(2026, 5, 25, 14, 0, 0, 5e6, time.UTC)
+
+func (b *bundle) publishFrame(lines string) {
+	b.t.Helper()
+	for frame, info := range wire.EncodeFrame([]byte(lines)) {
+		b.publish(frame, bus.Header{
+			topology.HeaderRules: {b.rules.Version()}, topology.HeaderSize: {strconv.Itoa(info.Size)},
+			topology.HeaderRecorded: {strconv.FormatInt(recorded.UnixMilli(), 10)},
+		})
+	}
+}
+
+func (b *bundle) publish(data []byte, header bus.Header) {
+	b.t.Helper()
+	if err := b.bus.Publish(b.t.Context(), []bus.Message{{Subject: topology.RawSubject("facebook"), Data: data, Header: header}}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bundle) read(c topology.Consumer, messages int) []bus.Delivery {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	defer cancel()
+	var got []bus.Delivery
+	if err := b.bus.Consume(ctx, c, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, d []bus.Delivery) error {
+		if got = append(got, d...); len(got) >= messages {
+			cancel()
+		}
+		return nil
+	}); err != nil || len(got) < messages {
+		b.t.Fatalf("%d messages of %d: %v", len(got), messages, err)
+	}
+	slices.SortFunc(got, func(x, y bus.Delivery) int { return strings.Compare(x.Subject, y.Subject) })
+	return got
+}
+
+const (
+	threeEvents = `{"id":"native-1","source":"facebook","kind":"reply","time":"2026-05-25T14:00:00Z","text":"Cordia and Airia @native-handle, price?","url":"https://facebook.example/native-link","lang":"en","author":{"id":"native-author","handle":"native-handle","name":"Native Name","country":"SE","followers":7},"in_reply_to":{"id":"native-0","author_id":"native-author-0"},"root_id":"native-root","counters":{"likes":3}}
+{"id":"native-2","source":"facebook","kind":"post","time":"2026-05-25T14:00:01Z","text":"nothing of ours","author":{"id":"native-author-2"}}
+{"id":"native-3","source":"facebook","kind":"post","time":"2026-05-25T14:00:02Z","text":"welcome","author":{"id":"page"},"account":"page"}
+{"source":"facebook","kind":"delete","time":"2026-05-25T14:00:03Z","object":{"id":"native-9"}}
+{"source":"facebook","kind":"edit","time":"2026-05-25T14:00:04Z","object":{"id":"native-1"},"text":"Cordia only, mail native@mail.example"}
+`
+)
+
+// One message a node; public, pseudonymised, and parsed by the CloudEvents SDK.
+func TestEnrichment(t *testing.T) {
+	b := setup(t)
+	b.publishRules()
+	b.publishFrame(threeEvents)
+	b.enrich()
+	got := b.read(topology.AggregateMentions, 2)
+	f := func(d bus.Delivery, subject string, ids ...string) []map[string]any {
+		t.Helper()
+		if d.Subject != subject || d.Header.Get("Content-Type") != wire.BatchContentType {
+			t.Errorf("%s %v", d.Subject, d.Header)
+		}
+		var events []cloudevents.Event
+		if err := json.Unmarshal(d.Data, &events); err != nil {
+			t.Fatal(err)
+		}
+		var all []map[string]any
+		for _, e := range events {
+			if err := e.Validate(); err != nil {
+				t.Error(err)
+			}
+			var data map[string]any
+			if err := json.Unmarshal(e.Data(), &data); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, data)
+		}
+		if strings.Contains(string(d.Data), "native") || strings.Contains(string(d.Data), "Native") {
+			t.Errorf("a native id, handle, link or name is public:\n%s", d.Data)
+		}
+		return all
+	}
+	heart := f(got[0], "social.mentions.heart.north")
+	lung := f(got[1], "social.mentions.lung.north")
+	if len(heart) != 2 || len(lung) != 1 {
+		t.Fatalf("heart %d, lung %d", len(heart), len(lung))
+	}
+	first := heart[0]
+	for name, want := range map[string]any{
+		"products": "[cordia]", "topics": "[cost]", "via": "text", "country": "SE", "country_method": "author", "owned": false,
+		"text": "Cordia and Airia [handle], price?", "followers": 7.0, "role": "unknown", "sentiment": nil, "rules_version": b.rules.Version(),
+	} {
+		if fmt.Sprint(first[name]) != fmt.Sprint(want) {
+			t.Errorf("%s is %v, want %v", name, first[name], want)
+		}
+	}
+	if heart[1]["by_company"] != true || heart[1]["owned"] != true || heart[1]["account"] != "page" || heart[1]["via"] != "account" {
+		t.Errorf("%v", heart[1])
+	}
+	keyer, _ := pseudonym.New([]byte(secret))
+	if first["event_key"] != keyer.Key("facebook", "native-1").String() || first["parent_key"] != keyer.Key("facebook", "native-0").String() ||
+		first["author_key"] != keyer.Key("facebook", "native-author").String() || first["root_key"] != keyer.Key("facebook", "native-root").String() {
+		t.Errorf("%v", first)
+	}
+	b.checkFacts(keyer)
+}
+
+// checkFacts reads the facts that follow from threeEvents.
+func (b *bundle) checkFacts(keyer *pseudonym.Keyer) {
+	t := b.t
+	t.Helper()
+	d := b.read(topology.AggregateFacts, 1)[0]
+	size, _ := strconv.Atoi(d.Header.Get(topology.HeaderSize))
+	lines, err := wire.DecodeFrame(nil, d.Data, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(lines, []byte("native")) {
+		t.Errorf("a native id is in the facts: %s", lines)
+	}
+	var facts wire.Facts
+	if err := wire.DecodeFacts(&facts, lines); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []social.Kind
+	for _, s := range facts.Statements {
+		kinds = append(kinds, s.Kind)
+	}
+	slices.Sort(kinds)
+	if !slices.Equal(kinds, []social.Kind{social.Counted, social.Delete, social.Edit}) || len(facts.Originals) != 2 {
+		t.Fatalf("%v, %d originals", kinds, len(facts.Originals))
+	}
+	plain, err := keyer.Open(facts.Originals[0].Sealed)
+	if err != nil || !strings.Contains(string(plain), `"id":"native-1"`) || !strings.Contains(string(plain), `"url":"https://facebook.example/native-link"`) {
+		t.Errorf("%v: %s", err, plain)
+	}
+}
+
+// The same frame gives the same bytes, however often it comes.
+func TestEnrichmentIsDeterministic(t *testing.T) {
+	b := setup(t)
+	b.publishRules()
+	b.publishFrame(threeEvents)
+	b.enrich()
+	first := b.read(topology.AggregateMentions, 2)
+	b.publishFrame(threeEvents)
+	second := b.read(topology.AggregateMentions, 2)
+	for i := range first {
+		if !bytes.Equal(first[i].Data, second[i].Data) {
+			t.Errorf("%s\n%s", first[i].Data, second[i].Data)
+		}
+	}
+}
+
+// A frame waits for the rules it was accepted under; no other rules will do.
+func TestFrameWaitsForItsRules(t *testing.T) {
+	b := setup(t)
+	b.publishFrame(threeEvents)
+	b.enrich()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := b.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(context.Context, []bus.Delivery) error {
+		t.Error("a mention without its rules")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.publishRules()
+	if got := b.read(topology.AggregateMentions, 2); len(got) != 2 {
+		t.Fatalf("%d messages", len(got))
+	}
+}
+
+// What is no frame becomes a reject with its bytes, and what is behind it goes on.
+func TestUnreadableFrame(t *testing.T) {
+	b := setup(t)
+	b.publishRules()
+	b.publish([]byte("hello"), nil)
+	b.publish([]byte("hello"), bus.Header{topology.HeaderRules: {"x"}, topology.HeaderRecorded: {"1"}, topology.HeaderSize: {"5"}})
+	b.publishFrame("{\"broken\n" + threeEvents)
+	b.enrich()
+	if got := b.read(topology.AggregateMentions, 2); len(got) != 2 {
+		t.Fatalf("%d messages", len(got))
+	}
+	var subjects []string
+	for _, d := range b.read(topology.AggregateRejects, 3) {
+		subjects = append(subjects, d.Subject)
+	}
+	if want := []string{"social.rejects.enrich.invalid_frame", "social.rejects.enrich.invalid_frame", "social.rejects.enrich.invalid_json"}; !slices.Equal(subjects, want) {
+		t.Errorf("%v", subjects)
+	}
+}
+
+// A busy node's cycle is split into messages within the bound, none lost.
+func TestBatchesAreSplit(t *testing.T) {
+	var o outbox
+	o.reset()
+	m := social.Mention{Node: social.Node{Division: "heart", Territory: "north"}, EventKey: social.Key{1}, Text: strings.Repeat("x", 10_000)}
+	for i := range 1000 {
+		m.Followers = int64(i)
+		o.mention("/polyphony/acme", &m)
+	}
+	seen := 0
+	for _, message := range o.messages() {
+		if len(message.Data) > wire.MaxBatch+4 {
+			t.Errorf("%d bytes", len(message.Data))
+		}
+		mentions, err := wire.DecodeBatch(nil, message.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range mentions {
+			if got.Followers != int64(seen) {
+				t.Fatalf("mention %d came as number %d", got.Followers, seen)
+			}
+			seen++
+		}
+	}
+	if seen != 1000 {
+		t.Fatalf("%d of 1000", seen)
+	}
+}
+
+// go test -run '^$' -bench Event -benchmem ./services/enricher/enrich
+func BenchmarkEvent(b *testing.B) {
+	rules := company(b)
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		b.Fatal(err)
+	}
+	text := strings.Repeat("Somebody wrote a few words about how it went. ", 8)
+	for name, text := range map[string]string{"miss": text, "hit": text + "Cordia."} {
+		b.Run(name, func(b *testing.B) {
+			line := []byte(`{"id":"post-0000000000000001","source":"bluesky","kind":"post","time":"2026-05-25T14:23:28.757Z","text":"` + text +
+				`","lang":"en","url":"https://social.example/p/1","author":{"id":"author-000001","handle":"somebody.example","name":"Some Body","country":"SE","followers":120}}`)
+			w := &worker{enrichment: NewEnrichment(keyer)}
+			m := &matcher{Matcher: rules.Matcher(), version: rules.Version(), origin: "/polyphony/acme"}
+			b.SetBytes(int64(len(line)))
+			b.ReportAllocs()
+			w.out.reset()
+			for i := 0; b.Loop(); i++ {
+				if i%1000 == 0 {
+					w.out.reset()
+					for _, n := range w.out.nodes {
+						n.n = 0
+					}
+				}
+				w.event(m, line, recorded)
+			}
+		})
+	}
+}
