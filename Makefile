@@ -6,6 +6,9 @@ FUZZTIME ?= 20s
 # The race detector needs a C compiler. CI must have one; elsewhere the tests run without it.
 RACE := $(if $(CI)$(shell command -v $$(go env CC)),-race)
 
+# Tests look for `clickhouse` on PATH only.
+export PATH := $(if $(POLYPHONY_CLICKHOUSE_BIN),$(dir $(POLYPHONY_CLICKHOUSE_BIN)):)$(PATH)
+
 .DEFAULT_GOAL := help
 .PHONY: help engine build run test check bench fuzz e2e generate
 

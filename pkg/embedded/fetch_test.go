@@ -48,6 +48,7 @@ func TestFetch(t *testing.T) {
 	f("lock and package disagree", fetchBundle{archive: whole, wanted: whole, version: "26.8.1"}, false, "disagree: run 'npm install --package-lock-only'")
 	f("offline", fetchBundle{wanted: whole}, false, "registry cannot be reached (ECONNREFUSED): check the network")
 	f("no npm", fetchBundle{archive: whole, wanted: whole, without: "npm"}, false, "npm is missing: install Node.js with npm")
+	f("no npm but a server", fetchBundle{wanted: whole, without: "npm", bin: "/opt/clickhouse"}, true, "using /opt/clickhouse")
 	f("another platform", fetchBundle{archive: whole, wanted: whole, uname: "Darwin-arm64"}, false, "linux-x64 only: install 'clickhouse' on PATH, or set POLYPHONY_CLICKHOUSE_BIN")
 	f("another platform with a server", fetchBundle{uname: "Darwin-arm64", wanted: whole, bin: "/opt/clickhouse"}, true, "using /opt/clickhouse")
 }
