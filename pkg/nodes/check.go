@@ -43,7 +43,7 @@ func (c *checker) lexicons(files map[string]bool) {
 	names := keysOf(files)
 	for lang, name := range c.rules.company.Safety.Lexicons {
 		if name != "" && !files[name] {
-			c.fault(c.rules.company.doc, "safety.lexicons."+lang, "there is no file %q in the nodes directory; lexicons stand in safety/%s", name, didYouMean(name, names))
+			c.fault(c.rules.company.doc, "safety.lexicons."+lang, "there is no file %q in the nodes directory, where lexicons stand in safety/%s", name, didYouMean(name, names))
 		}
 	}
 }

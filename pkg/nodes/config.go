@@ -430,7 +430,7 @@ func (o object) products(key string) []Product {
 		}
 		for i, tag := range m.texts("hashtags") {
 			tag = strings.TrimPrefix(tag, "#")
-			if tag != "" && !isTag(tag) {
+			if !isTag(tag) {
 				v.doc.faultAt(fmt.Sprintf("%s.hashtags[%d]", v.path, i), "%q is not a hashtag: one word of letters, digits and _", tag)
 			}
 			p.Hashtags = append(p.Hashtags, tag)
@@ -486,7 +486,9 @@ func checkTerm(doc *document, path, name string) {
 	if name == "" {
 		return
 	}
-	if message := termFault(name); message != "" {
+	if strings.Contains(name, "*") {
+		doc.faultAt(path, "a name is searched for as it is, so it has no *: patterns belong in listen")
+	} else if message := termFault(name); message != "" {
 		doc.faultAt(path, "%s", message)
 	}
 }

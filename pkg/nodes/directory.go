@@ -127,12 +127,11 @@ func placed(name string) (wanted bool, limit int, problem string) {
 	case base == "company.yaml":
 		return false, 0, "company.yaml belongs at the top of the nodes directory"
 	case dir == "":
-		return false, 0, "at the top stands company.yaml only" + didYouMean(base, []string{"company.yaml"}) +
-			" Other files belong in divisions/, territories/ or business-units/"
+		return false, 0, "company.yaml is the only file here at the top; others belong in divisions/, territories/ or business-units/" +
+			didYouMean(base, []string{"company.yaml"})
 	}
 	known := []string{"divisions", "territories", "business-units", "safety"}
-	return false, 0, fmt.Sprintf("nobody reads the folder %q%s The folders are divisions, territories, business-units and safety",
-		dir, didYouMean(top, known))
+	return false, 0, fmt.Sprintf("nobody reads the folder %q; files belong in divisions/, territories/ or business-units/%s", dir, didYouMean(top, known))
 }
 
 func readBounded(fsys fs.FS, name string, limit int) ([]byte, error) {

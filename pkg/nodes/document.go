@@ -34,7 +34,7 @@ type value struct {
 	node ast.Node
 }
 
-// object is a mapping whose keys were checked against what the kind of file knows.
+// object is a mapping whose keys were checked against what the kind of file knows; members is nil when it is none.
 type object struct {
 	value
 	members map[string]value
@@ -245,7 +245,7 @@ func (v value) describe() string {
 	case *ast.StringNode, *ast.LiteralNode:
 		return "text"
 	default:
-		return fmt.Sprintf("%s: put it in quotes if it is meant as text", n.GetToken().Value)
+		return n.GetToken().Value
 	}
 }
 
@@ -260,7 +260,7 @@ func (v value) object(what string, keys ...string) object {
 		pairs = []*ast.MappingValueNode{n}
 	default:
 		v.fault("%s must be a mapping of keys to values, not %s", what, v.describe())
-		return o
+		return object{value: v}
 	}
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
@@ -336,6 +336,9 @@ func (v value) text() string {
 		s = n.Value
 	case *ast.LiteralNode:
 		s = n.Value.Value
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		v.fault("%s must be text: write \"%s\" in quotes", v.name(), v.describe())
+		return ""
 	default:
 		v.fault("%s must be text, not %s", v.name(), v.describe())
 		return ""

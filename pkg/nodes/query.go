@@ -70,6 +70,7 @@ const (
 	maxDistance = 100 // words between the operands of NEAR: two paragraphs
 	minStem     = 4   // letters of a *stem*: shorter ones sit in half of all words
 	maxTerm     = 256 // bytes of one term
+	maxMendable = 8   // faults with a suggestion: each shows the whole query mended
 )
 
 // queryFault is one thing wrong in a query, at a byte offset of its text.
@@ -95,8 +96,11 @@ func parseQuery(text string) (*Query, []queryFault) {
 			if len(p.mendable) == 0 && matchesNothingSaid(root) {
 				p.fatal(root.offset, "this matches everything but what it excludes: say what to look for, as in (a OR b) AND NOT c")
 			}
-			for _, f := range p.mendable {
-				p.fatal(f.Offset, "%s: write %s", f.Message, root)
+			if len(p.mendable) > 0 {
+				mended := root.String()
+				for _, f := range p.mendable {
+					p.fatal(f.Offset, "%s: write %s", f.Message, mended)
+				}
 			}
 			if len(p.faults) == 0 {
 				return &Query{root}, nil
@@ -141,6 +145,9 @@ func (p *queryParser) fatal(offset int, format string, args ...any) {
 }
 
 func (p *queryParser) mend(offset int, format string, args ...any) {
+	if len(p.mendable) == maxMendable {
+		return
+	}
 	p.mendable = append(p.mendable, queryFault{offset, fmt.Sprintf(format, args...)})
 }
 
@@ -211,19 +218,25 @@ func (p *queryParser) phrase(offset int, phrase, written string) queryToken {
 	return queryToken{kind: tokenOperand, offset: offset, written: written, operand: &expr{op: opTerm, text: phrase, offset: offset}}
 }
 
+// isOperator reports whether a bare word is an operator, or would be one in capitals. "Not" and "Or" are words.
+func isOperator(word string) bool {
+	switch word {
+	case "AND", "OR", "NOT", "and", "or", "not":
+		return true
+	}
+	return strings.HasPrefix(word, "NEAR/") || strings.HasPrefix(word, "near/")
+}
+
 // word reads a bare word: an operator, a name, or a term.
 func (p *queryParser) word(offset int, word string) []queryToken {
 	token := queryToken{offset: offset, written: word}
-	upper := strings.ToUpper(word)
+	name, n, _ := strings.Cut(word, "/")
 	switch {
-	case upper == "AND", upper == "OR", upper == "NOT", strings.HasPrefix(upper, "NEAR/"):
-		if word != upper && word != strings.ToLower(word) {
-			break // "Not" and "Or" are words
-		}
-		if word != upper {
+	case isOperator(word):
+		if name != strings.ToUpper(name) {
 			p.mend(offset, "operators are written in capitals, words like %q in quotes", word)
 		}
-		switch upper {
+		switch strings.ToUpper(name) {
 		case "AND":
 			token.kind = tokenAnd
 		case "OR":
@@ -232,11 +245,10 @@ func (p *queryParser) word(offset int, word string) []queryToken {
 			token.kind = tokenNot
 		default:
 			token.kind = tokenNear
-			n, err := strconv.Atoi(upper[len("NEAR/"):])
-			if err != nil || n < 0 || n > maxDistance {
+			var err error
+			if token.n, err = strconv.Atoi(n); err != nil || token.n < 0 || token.n > maxDistance {
 				p.fatal(offset, "NEAR/n needs a number of words from 0 to %d, as in NEAR/5", maxDistance)
 			}
-			token.n = n
 		}
 		return []queryToken{token}
 	case word == "NEAR":
@@ -430,6 +442,9 @@ func (p *queryParser) chain(op op, depth int, operand func() *expr, goesOn func(
 // adjacent reports that the tokens before and after the current place have no operator between them.
 func (p *queryParser) adjacent() {
 	before, after := p.tokens[p.next-1], p.peek()
+	if slices.ContainsFunc(p.mendable, func(f queryFault) bool { return f.Offset == after.offset }) {
+		return
+	}
 	hint := ""
 	if isBare(before) && isBare(after) {
 		hint = fmt.Sprintf(` (or, for the phrase, "%s %s")`, before.written, after.written)
@@ -600,9 +615,9 @@ func standsBare(term string) bool {
 	if strings.ContainsFunc(term, isWordEnd) || strings.ContainsAny(term, ":*") || term[0] == '-' || term[0] == '+' {
 		return false
 	}
-	switch strings.ToUpper(term) {
-	case "AND", "OR", "NOT", "NEAR", "PRODUCTS", "COMPETITORS":
+	switch term {
+	case "NEAR", "products", "competitors":
 		return false
 	}
-	return !strings.HasPrefix(strings.ToUpper(term), "NEAR/")
+	return !isOperator(term)
 }
