@@ -4,7 +4,7 @@ package example
 
 import "embed"
 
-// FS holds the nodes directory of the example company.
+// Files holds the nodes directory of the example company.
 //
 //go:embed company.yaml divisions territories business-units safety
-var FS embed.FS
+var Files embed.FS

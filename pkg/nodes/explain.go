@@ -10,18 +10,21 @@ import (
 
 // Reason is one step of how an event was routed: which rule, and what in the event, decided.
 type Reason struct {
-	Node   social.Node // zero when it concerns no node
-	Effect Effect
-	Rule   string // what the rule is, such as "listen of division oncology"; empty when no rule of the files is meant
+	Effect    Effect `json:"effect"`
+	Division  string `json:"division,omitempty"` // of the node it concerns, empty when it concerns none
+	Territory string `json:"territory,omitempty"`
 
-	File         string // where the rule stands; empty when nowhere in particular
-	Line, Column int
+	Rule   string `json:"rule,omitempty"` // such as "listen of division oncology"; empty when no rule of the files is meant
+	File   string `json:"file,omitempty"` // where the rule stands, within the nodes directory
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 
-	Term       string // the operand of the rule that was found, as written there
-	Field      string // where in the event: title, text, hashtags[0], lang, place.country, ...
-	Start, End int    // bytes of that field, as it came, that the term stands at; both 0 when it is not about a place in a text
+	Term  string `json:"term,omitempty"`  // the operand of the rule that was found, as written there
+	Field string `json:"field,omitempty"` // where in the event: title, text, hashtags[0], lang, place.country, ...
+	Start int    `json:"start"`           // bytes of that field, as it came, that the term stands at;
+	End   int    `json:"end"`             // both 0 when it is not about a place in a text
 
-	Note string // the same in words
+	Note string `json:"note,omitempty"` // what the rest does not say
 }
 
 // Effect says what a reason is a reason for.
@@ -29,7 +32,7 @@ type Effect string
 
 // The effects.
 const (
-	Routed    Effect = "routed"    // the event is a mention of Node by this rule
+	Routed    Effect = "routed"    // the event is a mention there by this rule
 	Muted     Effect = "muted"     // it would be one, but a business unit mutes it
 	Located   Effect = "located"   // why this territory
 	Labelled  Effect = "labelled"  // a product, competitor or topic of the mention
@@ -85,7 +88,7 @@ func (x *explanation) match(match Match, effect Effect, on, by *owned) {
 			if o == nil || m.engine.divisions[o.division] != d || &d.nodes[o.node] != n {
 				continue
 			}
-			r := x.at(Reason{Node: n.node, Effect: effect, Field: "account", Note: "it stands on an account of this node"}, o.rule)
+			r := x.at(Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: effect, Field: "account", Note: "it stands on an account of this node"}, o.rule)
 			if o == by && o != on {
 				r.Field, r.Note = "author.id", "an account of this node wrote it"
 			}
@@ -107,7 +110,7 @@ func (x *explanation) match(match Match, effect Effect, on, by *owned) {
 	for _, names := range [][]named{n.products, n.competitors} {
 		for i := range names {
 			for j := range names[i].terms {
-				x.term(Reason{Node: n.node, Effect: Labelled}, names[i].terms[j].rule, &names[i].terms[j])
+				x.term(Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: Labelled}, names[i].terms[j].rule, &names[i].terms[j])
 			}
 		}
 	}
@@ -132,7 +135,7 @@ func (x *explanation) missed(d *division) {
 			continue
 		}
 		before := len(x.reasons)
-		x.operands(Reason{Node: n.node, Effect: Unrouted}, m.engine.queries[q].rule, m.engine.queries[q].root, n, true)
+		x.operands(Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: Unrouted}, m.engine.queries[q].rule, m.engine.queries[q].root, n, true)
 		for i := before; i < len(x.reasons); i++ {
 			x.reasons[i].Note = "found, but the query as a whole does not hold"
 		}
@@ -150,7 +153,7 @@ func listens(d *division, n *divisionNode) []int32 {
 
 // located explains the territory of a match by words.
 func (x *explanation) located(match Match, n *divisionNode) {
-	r := Reason{Node: n.node, Effect: Located}
+	r := Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: Located}
 	elsewhere := n.node.Territory == social.Elsewhere
 	switch match.CountryMethod {
 	case social.CountryByPlace, social.CountryByAuthor:
@@ -172,9 +175,9 @@ func (x *explanation) located(match Match, n *divisionNode) {
 func (x *explanation) query(n *divisionNode, effect Effect, query int32) {
 	q := x.m.engine.queries[query]
 	before := len(x.reasons)
-	x.operands(Reason{Node: n.node, Effect: effect}, q.rule, q.root, n, false)
+	x.operands(Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: effect}, q.rule, q.root, n, false)
 	if len(x.reasons) == before {
-		x.reasons = append(x.reasons, x.at(Reason{Node: n.node, Effect: effect, Note: "the query holds by what is not there"}, q.rule))
+		x.reasons = append(x.reasons, x.at(Reason{Division: n.node.Division, Territory: n.node.Territory, Effect: effect, Note: "the query holds by what is not there"}, q.rule))
 	}
 }
 
