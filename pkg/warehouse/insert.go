@@ -3,7 +3,6 @@ package warehouse
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
@@ -45,16 +44,19 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 	default:
 	}
 	client, err := ch.Dial(ctx, ch.Options{
-		Address:     w.config.Addr,
-		Database:    w.config.Database,
-		User:        w.config.User,
-		Password:    w.config.Password,
-		DialTimeout: 5 * time.Second,
-		ReadTimeout: 5 * time.Minute,
-		Compression: w.config.compression,
+		Address:          w.config.Addr,
+		Database:         w.config.Database,
+		User:             w.config.User,
+		Password:         w.config.Password,
+		DialTimeout:      dialTimeout,
+		HandshakeTimeout: dialTimeout,
+		ReadTimeout:      readTimeout,
 		Settings: []ch.Setting{
+			// An acknowledged insert is a part on disk, and two batches never share one.
 			ch.SettingInt("async_insert", 0),
+			// Rows are told apart by key and version; the server must not swallow a block that it believes to know.
 			ch.SettingInt("insert_deduplicate", 0),
+			// Blocks arrive sorted and without repeated keys.
 			ch.SettingInt("optimize_on_insert", 0),
 		},
 	})
@@ -64,7 +66,14 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns()}, nil
 }
 
-// insert sends one block to a table and waits until it is stored.
+// insert sends one block to a table, every column by name so that no default of the server's ever fills one, and waits
+// until it is stored.
 func (s *sender) insert(ctx context.Context, table string, input proto.Input) error {
-	return s.client.Do(ctx, ch.Query{Body: input.Into(table), Input: input})
+	if len(input) == 0 || input[0].Data.Rows() == 0 {
+		return nil
+	}
+	if err := s.client.Do(ctx, ch.Query{Body: input.Into(table), Input: input}); err != nil {
+		return fmt.Errorf("inserting into %s: %w", table, err)
+	}
+	return nil
 }

@@ -4,8 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"fmt"
-	"math/rand/v2"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,25 +23,24 @@ const (
 
 // InsertMentions stores mentions as facts and marks the node-hours they fall into as changed. When it returns nil,
 // readers see them. Repeats are harmless, in one call or over many; of one key the highest version holds. A mention
-// with version social.Retracted removes what its key named, for good.
+// with version social.Retracted removes what its key names, for good and whatever else comes.
 //
 // First the locations are written, then the facts, then the touches: whatever stops it in between, the caller's
-// repeat completes it, and no reader ever takes a sealed number for one that holds these facts.
+// repeat completes it, and no reader ever takes a sealed number that lacks facts which were acknowledged.
 func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mention) error {
 	rows := sortRows(mentions)
+	hours := hoursOf(mentions, rows)
+	defer func() { w.dirty.touch(hours, time.Now()) }()
 	return w.send(ctx, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertLocations(ctx, mentions, chunk); err != nil {
-				return fmt.Errorf("inserting locations: %w", err)
+				return err
 			}
 			if err := s.insertFacts(ctx, mentions, chunk); err != nil {
-				return fmt.Errorf("inserting mentions: %w", err)
+				return err
 			}
 		}
-		if err := s.touch(ctx, hoursOf(mentions, rows)); err != nil {
-			return fmt.Errorf("touching node-hours: %w", err)
-		}
-		return nil
+		return s.touch(ctx, hours)
 	})
 }
 
@@ -63,12 +61,11 @@ func laneOf(via social.Via) lane {
 
 // row is the sort key of one mention and its place in the caller's slice.
 type row struct {
-	node     uint32 // rank of the node in the order of the table
-	lane     lane
-	ms       int64
-	key      [2]uint64
-	mention  int32
-	location bool
+	node    uint32 // rank of the node in the order of the table
+	lane    lane
+	mention int32
+	ms      int64
+	key     [2]uint64
 }
 
 // sortRows gives the mentions in the order of mentions_store, only the highest version of each key.
@@ -113,42 +110,53 @@ func sortRows(mentions []social.Mention) []row {
 }
 
 func compareRows(a, b row) int {
-	return cmp.Or(
-		cmp.Compare(a.node, b.node), cmp.Compare(a.ms, b.ms),
-		cmp.Compare(a.key[0], b.key[0]), cmp.Compare(a.key[1], b.key[1]),
-		cmp.Compare(a.lane, b.lane),
-	)
+	switch {
+	case a.node != b.node:
+		return cmp.Compare(a.node, b.node)
+	case a.ms != b.ms:
+		return cmp.Compare(a.ms, b.ms)
+	case a.key != b.key:
+		return compareKeys(a, b)
+	}
+	return cmp.Compare(a.lane, b.lane)
+}
+
+func compareKeys(a, b row) int {
+	if a.key[0] != b.key[0] {
+		return cmp.Compare(a.key[0], b.key[0])
+	}
+	return cmp.Compare(a.key[1], b.key[1])
 }
 
 // splitRows cuts rows so that no piece has more than maxRows of them or touches more than maxPartitions months.
 func splitRows(rows []row) [][]row {
-	months := map[int]int{} // month -> piece
-	for i := range rows {
-		months[month(rows[i].ms)] = 0
-	}
-	if len(months) <= maxPartitions {
-		return slices.Collect(slices.Chunk(rows, maxRows))
-	}
-	order := make([]int, 0, len(months))
-	for m := range months {
-		order = append(order, m)
-	}
-	slices.Sort(order)
-	for i, m := range order {
-		months[m] = i / maxPartitions
-	}
-	pieces := make([][]row, (len(order)+maxPartitions-1)/maxPartitions)
-	for _, r := range rows {
-		p := months[month(r.ms)]
-		pieces[p] = append(pieces[p], r)
-	}
 	var chunks [][]row
-	for _, piece := range pieces {
+	for _, piece := range splitMonths(rows) {
 		chunks = slices.AppendSeq(chunks, slices.Chunk(piece, maxRows))
 	}
 	return chunks
 }
 
+func splitMonths(rows []row) [][]row {
+	if len(rows) == 0 {
+		return nil
+	}
+	first, last := rows[0].ms, rows[0].ms
+	for i := range rows {
+		first, last = min(first, rows[i].ms), max(last, rows[i].ms)
+	}
+	if month(last)-month(first) < maxPartitions {
+		return [][]row{rows}
+	}
+	pieces := map[int][]row{}
+	for _, r := range rows {
+		i := (month(r.ms) - month(first)) / maxPartitions
+		pieces[i] = append(pieces[i], r)
+	}
+	return slices.Collect(maps.Values(pieces))
+}
+
+// month counts months, as the partitions do.
 func month(ms int64) int {
 	y, m, _ := time.UnixMilli(ms).UTC().Date()
 	return y*12 + int(m)
@@ -261,14 +269,18 @@ func (c *factColumns) input() proto.Input {
 }
 
 func (c *factColumns) append(m *social.Mention) {
-	v := storedVersion(m)
+	v, deleted := storedVersion(m), m.Version == social.Retracted()
 	c.division.Append(m.Node.Division)
 	c.territory.Append(m.Node.Territory)
 	c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 	c.eventKey.Append(m.EventKey)
 	c.lane.Append(proto.Enum8(laneOf(m.Via)))
 	c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
-	c.isDeleted.Append(0)
+	if deleted {
+		c.isDeleted.Append(1)
+	} else {
+		c.isDeleted.Append(0)
+	}
 	c.recordedTime.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
 	c.source.Append(m.Source)
 	c.kind.Append(kindNumber(m.Kind))
@@ -302,7 +314,11 @@ func (c *factColumns) append(m *social.Mention) {
 	c.offLabel.Append(m.OffLabel)
 	c.clusterID.Append(m.ClusterID)
 	c.followers.Append(m.Followers)
-	c.text.Append(m.Text)
+	if deleted {
+		c.text.Append("") // the row stays for as long as mentions are kept, the words must not
+	} else {
+		c.text.Append(m.Text)
+	}
 	c.rulesVersion.Append(m.RulesVersion)
 }
 
@@ -331,7 +347,10 @@ func newLocationColumns() *locationColumns {
 func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
 	rows = slices.Clone(rows)
 	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.key[0], b.key[0]), cmp.Compare(a.key[1], b.key[1]), compareRows(a, b))
+		if a.key == b.key {
+			return compareRows(a, b)
+		}
+		return compareKeys(a, b)
 	})
 	c := s.locations
 	input := proto.Input{
@@ -352,43 +371,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.lane.Append(proto.Enum8(r.lane))
 	}
 	return s.insert(ctx, "locations", input)
-}
-
-// nodeHour is one hour of one node, the unit of touching and sealing.
-type nodeHour struct {
-	social.Node
-	hour int64 // seconds since 1970, a multiple of 3600
-}
-
-// hoursOf lists the node-hours of sorted rows.
-func hoursOf(mentions []social.Mention, rows []row) []nodeHour {
-	var hours []nodeHour
-	for _, r := range rows {
-		h := nodeHour{mentions[r.mention].Node, r.ms / 3_600_000 * 3600}
-		if n := len(hours); n == 0 || hours[n-1] != h {
-			hours = append(hours, h)
-		}
-	}
-	return hours
-}
-
-// touch marks node-hours as changed.
-func (s *sender) touch(ctx context.Context, hours []nodeHour) error {
-	division, territory := newLow(), newLow()
-	var hour proto.ColDateTime
-	var stamp proto.ColUInt64
-	for _, h := range hours {
-		division.Append(h.Division)
-		territory.Append(h.Territory)
-		hour.AppendRaw(proto.DateTime(h.hour))
-		stamp.Append(rand.Uint64())
-	}
-	return s.insert(ctx, "touches", proto.Input{
-		{Name: "division", Data: division},
-		{Name: "territory", Data: territory},
-		{Name: "hour", Data: &hour},
-		{Name: "stamp", Data: &stamp},
-	})
 }
 
 func kindNumber(k social.Kind) proto.Enum8 {

@@ -95,7 +95,7 @@ func (w *Warehouse) migrate(ctx context.Context, migrations []migration, log fun
 
 // createDatabase goes over a connection of its own: the pool's connections cannot be opened before the database is there.
 func (w *Warehouse) createDatabase(ctx context.Context) error {
-	conn, err := open(w.config, "default")
+	conn, err := connect(w.config, "default")
 	if err != nil {
 		return err
 	}

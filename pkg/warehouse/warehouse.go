@@ -2,7 +2,8 @@
 // importer of the driver.
 //
 // A fact is written by key and version: writing it again, in any order and by any number of writers, changes nothing.
-// Whoever changes the facts of a node-hour touches it afterwards; a sealed node-hour holds until it is touched.
+// Whoever changes the facts of a node-hour touches it afterwards, and a sealed node-hour holds only for the touches it
+// was made from. So every function here may be repeated after any failure.
 package warehouse
 
 import (
@@ -12,7 +13,6 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
@@ -20,23 +20,30 @@ import (
 // Warehouse is a pool of connections to one ClickHouse. It is safe for concurrent use.
 type Warehouse struct {
 	config  Config
-	conn    driver.Conn
-	senders chan *sender
+	conn    driver.Conn  // asks questions and changes the schema
+	senders chan *sender // inserts rows
+	dirty   dirtyHours
 }
 
 // Config says where ClickHouse is. Zero values mean the defaults named.
 type Config struct {
-	Addr        string // host:port of the native protocol
-	User        string // "default"
-	Password    string
-	Database    string // "polyphony"; tests use others
-	compression ch.Compression
-	Conns       int // connections at most: 4, for an insert, a seal, a read and a spare
+	Addr     string // host:port of the native protocol
+	User     string // "default"
+	Password string
+	Database string // "polyphony"; tests use others
+	Conns    int    // connections of each sort at most: 4, for an insert, a seal, a read and a spare
 }
+
+const (
+	dialTimeout = 5 * time.Second
+	// readTimeout bounds the wait for one packet. ClickHouse reports progress much more often; a statement that is
+	// silent for so long has lost its server, and is tried again.
+	readTimeout = 5 * time.Minute
+)
 
 var databaseName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-// Open connects and checks that the server can hold Polyphony's promises. It needs no schema yet, see Migrate.
+// Open connects and checks that the server can keep Polyphony's promises. It needs no schema yet, see Migrate.
 func Open(ctx context.Context, config Config) (*Warehouse, error) {
 	if config.User == "" {
 		config.User = "default"
@@ -53,31 +60,26 @@ func Open(ctx context.Context, config Config) (*Warehouse, error) {
 	if err := checkServer(ctx, config); err != nil {
 		return nil, err
 	}
-	conn, err := open(config, config.Database)
+	conn, err := connect(config, config.Database)
 	if err != nil {
 		return nil, err
 	}
-	w := &Warehouse{config: config, conn: conn, senders: make(chan *sender, config.Conns)}
-	return w, nil
+	return &Warehouse{config: config, conn: conn, senders: make(chan *sender, config.Conns)}, nil
 }
 
-// open makes a pool; it dials on first use.
-func open(config Config, database string) (driver.Conn, error) {
+// connect makes a pool; it dials on first use.
+func connect(config Config, database string) (driver.Conn, error) {
 	conn, err := clickhouse.Open(&clickhouse.Options{
 		Addr:         []string{config.Addr},
 		Auth:         clickhouse.Auth{Database: database, Username: config.User, Password: config.Password},
-		DialTimeout:  5 * time.Second,
-		ReadTimeout:  5 * time.Minute, // a statement that takes longer is given up and tried again
+		DialTimeout:  dialTimeout,
+		ReadTimeout:  readTimeout,
 		MaxOpenConns: config.Conns,
 		MaxIdleConns: config.Conns,
 		Settings: clickhouse.Settings{
-			// An acknowledged insert is a part on disk, and two batches never share one.
-			"async_insert": 0,
-			// Rows are told apart by key and version; the server must not swallow a block it believes to know.
+			"async_insert":       0,
 			"insert_deduplicate": 0,
-			// Blocks arrive sorted and without repeated keys.
-			"optimize_on_insert": 0,
-			// All references to one table in one query see the same parts.
+			// All references to one table in one query see the same parts: the views rest on it.
 			"enable_shared_storage_snapshot_in_query": 1,
 		},
 	})
@@ -87,29 +89,40 @@ func open(config Config, database string) (driver.Conn, error) {
 	return conn, nil
 }
 
+// checkServer refuses a server that forgets deletions, and tells a server that is not there from one that says no.
 func checkServer(ctx context.Context, config Config) error {
-	conn, err := open(config, "default")
+	conn, err := connect(config, "default")
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	var on string
+	var cleanup string
 	err = conn.QueryRow(ctx, `SELECT max(value) FROM system.merge_tree_settings
-		WHERE name = 'allow_experimental_replacing_merge_with_cleanup'`).Scan(&on)
+		WHERE name = 'allow_experimental_replacing_merge_with_cleanup'`).Scan(&cleanup)
 	if refused := (*clickhouse.Exception)(nil); errors.As(err, &refused) {
-		return fmt.Errorf("ClickHouse at %s refused user %s: %w", config.Addr, config.User, err)
+		return fmt.Errorf("ClickHouse at %s turned user %s away: %w", config.Addr, config.User, err)
 	}
 	if err != nil {
 		return fmt.Errorf("no ClickHouse answers at %s (is it running, and is this its native port?): %w", config.Addr, err)
 	}
-	if on == "1" {
+	if cleanup == "1" {
 		return fmt.Errorf("ClickHouse at %s has allow_experimental_replacing_merge_with_cleanup on, which forgets deletions: turn it off in its merge_tree settings", config.Addr)
 	}
 	return nil
 }
 
-// Close gives up all connections.
-func (w *Warehouse) Close() error { return w.conn.Close() }
+// Close gives up all connections that are not in use.
+func (w *Warehouse) Close() error {
+	for {
+		select {
+		case s := <-w.senders:
+			s.client.Close()
+			continue
+		default:
+		}
+		return w.conn.Close()
+	}
+}
 
 // Ping asks the server for a sign of life.
 func (w *Warehouse) Ping(ctx context.Context) error {

@@ -1,5 +1,9 @@
--- The facts: rows whose key and content follow from an event and the rules version alone.
--- Writing a fact again changes nothing; the highest version of a key holds.
+-- The facts: rows whose key and content follow from an event and the rules version alone. Writing a fact again changes
+-- nothing; the highest version of a key holds. Deletions are rows too, and must never be cleaned away by a merge.
+--
+-- Settings of the hot tables: blocks arrive as compact parts (one file, not forty), and sixteen parts rather than five
+-- are gathered into one, because merging a row costs more than inserting it. Statistics and sparse columns cost
+-- processor time on every insert and merge and save none here.
 
 CREATE TABLE IF NOT EXISTS mentions_store
 (
@@ -13,7 +17,7 @@ CREATE TABLE IF NOT EXISTS mentions_store
     recorded_time     DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
     source            LowCardinality(String),
     kind              Enum8('post' = 1, 'reply' = 2, 'share' = 3, 'reaction' = 4, 'follow' = 5, 'view' = 6),
-    author_key        FixedString(16),
+    author_key        FixedString(16) CODEC(NONE),
     parent_key        FixedString(16),
     root_key          FixedString(16),
     parent_author_key FixedString(16),
@@ -45,9 +49,11 @@ CREATE TABLE IF NOT EXISTS mentions_store
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMM(time)
 ORDER BY (division, territory, time, event_key, lane)
-SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '';
+SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide_part = 67108864,
+    merge_selector_base = 16, auto_statistics_types = '', ratio_of_defaults_for_sparse_serialization = 1,
+    ttl_only_drop_parts = 1, merge_with_ttl_timeout = 86400;
 
--- Where an event is a mention, for whoever holds only its key. A lookup by event_key in mentions_store reads all of it.
+-- Where an event is a mention, for whoever holds only its key: a lookup by event_key in mentions_store reads all of it.
 CREATE TABLE IF NOT EXISTS locations
 (
     event_key FixedString(16) CODEC(NONE),
@@ -59,9 +65,23 @@ CREATE TABLE IF NOT EXISTS locations
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (event_key, division, territory, time, lane)
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
+    ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
+
+-- What was said of an event later: deleted or not, its newest edit (ms since 1970, 0 for none), its earliest time. An
+-- event never edited, deleted or seen with two times has no row.
+CREATE TABLE IF NOT EXISTS heads
+(
+    event_key FixedString(16),
+    deleted   SimpleAggregateFunction(max, UInt8),
+    revision  SimpleAggregateFunction(max, UInt64),
+    time      SimpleAggregateFunction(min, DateTime64(3, 'UTC'))
+)
+ENGINE = AggregatingMergeTree
+ORDER BY event_key
 SETTINGS index_granularity = 256, auto_statistics_types = '';
 
--- A random number for every change to a node-hour; their wrapping sum names the state of its facts.
+-- A random number for every change to the facts of a node-hour. Their wrapping sum names the state of those facts.
 CREATE TABLE IF NOT EXISTS touches
 (
     division  LowCardinality(String),
@@ -71,4 +91,134 @@ CREATE TABLE IF NOT EXISTS touches
 )
 ENGINE = SummingMergeTree(stamp)
 ORDER BY (division, territory, hour)
-SETTINGS index_granularity = 256, auto_statistics_types = '';
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
+
+-- Edits, deletions and counters as facts, also of posts that nobody has seen yet.
+CREATE TABLE IF NOT EXISTS statements
+(
+    statement_key     FixedString(16),
+    source            LowCardinality(String),
+    kind              Enum8('edit' = 7, 'delete' = 8, 'counters' = 9),
+    time              DateTime64(3, 'UTC'),
+    recorded_time     DateTime64(3, 'UTC'),
+    object_key        FixedString(16),
+    object_author_key FixedString(16),
+    likes             Int64,
+    replies           Int64,
+    shares            Int64,
+    views             Int64,
+    text              String,
+    body              String,
+    rules_version     LowCardinality(String),
+    version           UInt128
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(time)
+ORDER BY (object_key, object_author_key, kind, time, statement_key)
+SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
+
+-- Native ids, handles and links, encrypted with a key that ClickHouse never has.
+CREATE TABLE IF NOT EXISTS originals
+(
+    event_key     FixedString(16) CODEC(NONE),
+    source        LowCardinality(String),
+    time          DateTime64(3, 'UTC'),
+    recorded_time DateTime64(3, 'UTC'),
+    sealed        String CODEC(NONE),
+    version       UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(time)
+ORDER BY event_key
+SETTINGS merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+
+-- Events that could not be processed. Their bytes are in the stream REJECTS, under the sequence number given here.
+CREATE TABLE IF NOT EXISTS rejects
+(
+    time     DateTime64(3, 'UTC'),
+    stage    LowCardinality(String),
+    code     LowCardinality(String),
+    source   LowCardinality(String),
+    detail   String,
+    sequence UInt64,
+    item     UInt32
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (stage, code, time, sequence, item)
+TTL toDateTime(time) + INTERVAL 90 DAY
+SETTINGS auto_statistics_types = '', ttl_only_drop_parts = 1;
+
+-- What a rules version said, and since when. A generation is the number of a change of the nodes directory.
+CREATE TABLE IF NOT EXISTS rules
+(
+    rules_version String,
+    generation    UInt64,
+    recorded_time DateTime64(3, 'UTC'),
+    document      String
+)
+ENGINE = ReplacingMergeTree
+ORDER BY rules_version
+SETTINGS auto_statistics_types = '';
+
+CREATE TABLE IF NOT EXISTS nodes_store
+(
+    generation      UInt64,
+    division        LowCardinality(String),
+    territory       LowCardinality(String),
+    division_title  String,
+    territory_title String,
+    timezone        LowCardinality(String),
+    business_units  Array(LowCardinality(String)),
+    rules_version   String
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (generation, division, territory)
+SETTINGS auto_statistics_types = '';
+
+-- The clocks of the territories, in runs of local days: run i begins at the instant since[i], with the local day
+-- first_day[i], and has days[i] of them, each 24 hours long but the last, which ends where the next run begins.
+CREATE TABLE IF NOT EXISTS clocks_store
+(
+    generation UInt64,
+    territory  LowCardinality(String),
+    timezone   LowCardinality(String),
+    since      Array(DateTime64(3, 'UTC')),
+    first_day  Array(Date),
+    days       Array(UInt32)
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (generation, territory)
+SETTINGS auto_statistics_types = '';
+
+CREATE TABLE IF NOT EXISTS freshness_store
+(
+    stream         LowCardinality(String),
+    complete_until SimpleAggregateFunction(max, DateTime64(3, 'UTC')),
+    sequence       SimpleAggregateFunction(max, UInt64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY stream
+SETTINGS auto_statistics_types = '';
+
+-- The retention in force, in hours, 0 for ever; the last row holds.
+CREATE TABLE IF NOT EXISTS retention
+(
+    one      UInt8,
+    text     UInt32,
+    mentions UInt32,
+    metrics  UInt32
+)
+ENGINE = ReplacingMergeTree
+ORDER BY one
+SETTINGS auto_statistics_types = '';
+
+CREATE OR REPLACE VIEW nodes SQL SECURITY INVOKER AS
+SELECT division, territory, division_title, territory_title, timezone, business_units, rules_version
+FROM nodes_store FINAL
+WHERE generation = (SELECT max(generation) FROM nodes_store);
+
+CREATE OR REPLACE VIEW freshness SQL SECURITY INVOKER AS
+SELECT stream, max(complete_until) AS complete_until, max(sequence) AS sequence
+FROM freshness_store
+GROUP BY stream;
