@@ -60,9 +60,9 @@ type ClickHouse struct {
 	exited chan struct{} // closed when the child is gone
 	done   chan error    // see Done
 
-	mu   sync.Mutex
-	why  string // what the child says about its failure
-	last string // the engine's last exception, or its first line
+	mu        sync.Mutex
+	why       string // what the child says about its failure
+	exception string // the last one that the engine wrote
 }
 
 // StartClickHouse starts an engine and returns when it answers on both ports. It waits for an earlier run's engine to
@@ -126,7 +126,11 @@ func launch(ctx context.Context, cfg ClickHouseConfig, engine engine, host strin
 	if err := c.spawn(engine, lock); err != nil {
 		return nil, err
 	}
-	if err := c.awaitReady(ctx, token); err != nil {
+	err = noteHolder(lock, c.group)
+	if err == nil {
+		err = c.awaitReady(ctx, token)
+	}
+	if err != nil {
 		c.Close(ctx)
 		if errors.Is(err, errAddrInUse) {
 			return nil, fmt.Errorf("%w; choose others with %s and %s (port 0 takes any free one)", err, tcpFlag, httpFlag)
@@ -194,7 +198,7 @@ func (c *ClickHouse) spawn(engine engine, lock *os.File) error {
 	c.group = cmd.Process.Pid
 	c.pid.Store(int64(cmd.Process.Pid))
 	go c.listen(out)
-	return noteHolder(lock, c.group)
+	return nil
 }
 
 // listen reads what the child writes until nobody can write any more.
@@ -222,8 +226,8 @@ func (c *ClickHouse) hear(line string) {
 		return
 	}
 	c.log.Debug("clickhouse: " + line)
-	if strings.Contains(line, "Exception") || c.last == "" {
-		c.last = line
+	if strings.Contains(line, "Exception") {
+		c.exception = line
 	}
 }
 
@@ -243,14 +247,14 @@ func (c *ClickHouse) verdict(state error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case strings.Contains(c.last, "Address already in use"):
-		return fmt.Errorf("%w: %s", errAddrInUse, c.last)
-	case strings.Contains(c.last, "Exception"):
-		return fmt.Errorf("the engine ended: %s", c.last)
+	case strings.Contains(c.exception, "Address already in use"):
+		return fmt.Errorf("%w: %s", errAddrInUse, c.exception)
+	case c.exception != "":
+		return fmt.Errorf("the engine ended: %s", c.exception)
 	case c.why != "":
 		return errors.New(c.why)
 	case state != nil:
-		return fmt.Errorf("the engine ended: %w (%s)", state, c.last)
+		return fmt.Errorf("the engine ended: %w; %s may say why", state, c.logFile())
 	}
 	return errors.New("the engine ended as if its input had been closed")
 }
@@ -272,7 +276,7 @@ func (c *ClickHouse) awaitReady(ctx context.Context, token string) error {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return fmt.Errorf("no answer within %s; %s may say why", readyWait, filepath.Join(c.dir, "engine.log"))
+			return fmt.Errorf("no answer within %s; %s may say why", readyWait, c.logFile())
 		case <-time.After(pollStep):
 		}
 	}
@@ -301,6 +305,8 @@ func (c *ClickHouse) answers(ctx context.Context, client *http.Client, token str
 	return true
 }
 
+func (c *ClickHouse) logFile() string { return filepath.Join(c.dir, "engine.log") }
+
 // Addr is the HOST:PORT of the native protocol.
 func (c *ClickHouse) Addr() string { return c.addr }
 
@@ -319,6 +325,11 @@ func (c *ClickHouse) Done() <-chan error { return c.done }
 func (c *ClickHouse) Close(ctx context.Context) error {
 	c.stopping.Store(true)
 	c.closePipe.Do(func() { c.pipe.Close() })
+	select {
+	case <-c.exited:
+		return nil // its number may belong to others by now
+	default:
+	}
 	syscall.Kill(-c.group, syscall.SIGCONT) // a frozen engine cannot see the end of its input
 	grace := time.NewTimer(closeGrace)
 	defer grace.Stop()

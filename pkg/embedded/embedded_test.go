@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"polyphony/pkg/embedded"
 	"polyphony/pkg/embedded/enginetest"
 )
@@ -70,7 +72,7 @@ func playServer() {
 	if err := syscall.Pipe(never[:]); err != nil { // inherited, both ends
 		panic(err)
 	}
-	if err := syscall.Dup2(never[0], 0); err != nil {
+	if err := unix.Dup2(never[0], 0); err != nil {
 		panic(err)
 	}
 	err = syscall.Exec(self, []string{"polyphony-clickhouse", "library", library, "", filepath.Dir(config)}, os.Environ())
@@ -234,6 +236,24 @@ func TestCloseIsQuick(t *testing.T) {
 	f("frozen", "", func(c *embedded.ClickHouse) { syscall.Kill(c.PID(), syscall.SIGSTOP) })
 	f("server", filepath.Join(fakeServer(t, "26.7.2.1"), serverName), func(*embedded.ClickHouse) {})
 	f("with a client connected", "", func(c *embedded.ClickHouse) { stayConnected(t, c.HTTPAddr()) })
+}
+
+// TestUsersDirectory: logins that others write beside users.xml count, with their grants.
+func TestUsersDirectory(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "users.d", "units.xml"), `<clickhouse><users><unit>
+		<password>secret</password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+		<grants><query>GRANT SELECT ON system.one</query></grants>
+	</unit></users></clickhouse>`)
+	c := mustStart(t, dir, "")
+	f := func(sql, want string) {
+		t.Helper()
+		if _, got := post(t, "unit:secret@"+c.HTTPAddr(), sql); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", sql, got, want)
+		}
+	}
+	f("SELECT * FROM system.one", "0\n")
+	f("SELECT * FROM system.users", "ACCESS_DENIED")
 }
 
 // TestOnlyTwoPorts: nothing listens that nobody asked for.
@@ -527,6 +547,15 @@ func listening(t *testing.T, pid int) []string {
 
 func query(t *testing.T, addr, sql string) string {
 	t.Helper()
+	status, answer := post(t, addr, sql)
+	if status != http.StatusOK {
+		t.Fatalf("%s: %d %s", sql, status, answer)
+	}
+	return strings.TrimSpace(answer)
+}
+
+func post(t *testing.T, addr, sql string) (status int, answer string) {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Post("http://"+addr+"/", "text/plain", strings.NewReader(sql))
 	if err != nil {
@@ -534,10 +563,10 @@ func query(t *testing.T, addr, sql string) string {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s %s %v", sql, resp.Status, body, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(body))
+	return resp.StatusCode, string(body)
 }
 
 // stayConnected asks once and keeps the connection open until the test ends.
