@@ -66,6 +66,7 @@ type Generator struct {
 	talk, noise ring // threads to join: those that concern a node, those that do not
 	near        [16][]byte
 	far         [1024][]byte
+	distant     uint64 // how many of far are there
 
 	truth truth
 	tally Tally
@@ -435,17 +436,20 @@ func (g *Generator) remember(d *draft, line []byte) {
 	slot := &g.near[g.seq%uint64(len(g.near))]
 	*slot = append((*slot)[:0], line...)
 	if g.random.below(64) == 0 { // on average 64 x 1,024 events stay between an event and its late repeat
-		slot = &g.far[g.random.below(uint64(len(g.far)))]
-		*slot = append((*slot)[:0], line...)
+		at := g.distant
+		if g.distant < uint64(len(g.far)) {
+			g.distant++
+		} else {
+			at = g.random.below(g.distant)
+		}
+		g.far[at] = append(g.far[at][:0], line...)
 	}
 }
 
 // earlier is a line that went out before: one of the last few, or one from long ago.
 func (g *Generator) earlier() []byte {
-	if g.random.below(2) == 0 {
-		if old := g.far[g.random.below(uint64(len(g.far)))]; len(old) > 0 {
-			return old
-		}
+	if g.distant > 0 && g.random.below(2) == 0 {
+		return g.far[g.random.below(g.distant)]
 	}
 	if old := g.near[g.random.below(uint64(len(g.near)))]; len(old) > 0 {
 		return old

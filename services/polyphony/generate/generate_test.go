@@ -97,11 +97,11 @@ func TestPrefixDoesNotDependOnTruth(t *testing.T) {
 
 // TestTruthAgreesWithNaiveRecount reads the lines as a stranger would and counts them by contract section 5.
 func TestTruthAgreesWithNaiveRecount(t *testing.T) {
-	all := full(3, 40_000)
+	all := full(3, 15_000)
 	all.Matching, all.Unknown, all.Both, all.Owned, all.Invalid = 1, 0.5, 0.4, 0.4, 0.1
-	padded := full(4, 40_000)
+	padded := full(4, 15_000)
 	padded.PadTo = 700
-	for _, cfg := range []Config{full(1, 60_000), full(2, 60_000), all, padded} {
+	for _, cfg := range []Config{full(1, 20_000), all, padded} {
 		p := example()
 		lines, g := stream(t, p, cfg, cfg.Events)
 		got := slices.Collect(g.Truth())
@@ -134,7 +134,7 @@ func TestTruthAgreesWithNaiveRecount(t *testing.T) {
 }
 
 func TestProportions(t *testing.T) {
-	const n = 60_000
+	const n = 30_000
 	f := func(cfg Config) {
 		t.Helper()
 		lines, g := stream(t, example(), cfg, n)
@@ -187,7 +187,7 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 
 // TestEveryCaseOccurs guards against a generator that became tame.
 func TestEveryCaseOccurs(t *testing.T) {
-	lines, _ := stream(t, example(), full(1, 40_000), 40_000)
+	lines, _ := stream(t, example(), full(1, 20_000), 20_000)
 	seen := map[string]int{}
 	accounts := map[string]bool{"facebook/1234567890": true, "x/99": true, "youtube/UCherz": true}
 	for line := range bytes.Lines(lines) {
@@ -228,7 +228,7 @@ func TestEveryCaseOccurs(t *testing.T) {
 // TestRepliesAgreeWithTheirThread holds the promise that routing through threads adds no mention.
 func TestRepliesAgreeWithTheirThread(t *testing.T) {
 	p := example()
-	lines, _ := stream(t, p, full(5, 40_000), 40_000)
+	lines, _ := stream(t, p, full(5, 20_000), 20_000)
 	posts := map[string][]social.Node{}
 	company := map[string]bool{}
 	checked := 0
@@ -251,7 +251,7 @@ func TestRepliesAgreeWithTheirThread(t *testing.T) {
 			}
 		}
 	}
-	if checked < 5000 {
+	if checked < 2000 {
 		t.Errorf("only %d replies had a known thread", checked)
 	}
 }
@@ -360,7 +360,7 @@ func TestNoiseSaysNothingOfTheDirectory(t *testing.T) {
 	// Words that the generator's own sentences contain: they have to go. (The French "soupe" is another word.)
 	p.Units[0].Mute = `tomatoes OR "evenings get" OR weekend* OR kitchen`
 	p.Divisions[1].Listen = `products OR *ubenswarm* OR soup OR スープ OR Küche OR tag:rain`
-	cfg := full(1, 30_000)
+	cfg := full(1, 15_000)
 	cfg.Invalid = 0
 	lines, _ := stream(t, p, cfg, cfg.Events)
 	for line := range bytes.Lines(lines) {
@@ -434,7 +434,7 @@ func TestNextDoesNotAllocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := make([]byte, 0, 8<<10)
-	for range 200_000 { // every author has been heard, every slot used
+	for range 100_000 { // every author has been heard, every slot used
 		line = g.Next(line[:0])
 	}
 	// The set of voices still grows now and then.
