@@ -22,7 +22,8 @@ build: engine ## build the four programs into bin/, the engine beside them
 	@echo "build: $(PROGRAMS) into bin/"
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -o bin/ $(PROGRAMS:%=./services/%)
-	@[ ! -e $(LIBRARY) ] || ln -f $(LIBRARY) bin/ 2>/dev/null || ln -sf ../$(LIBRARY) bin/
+	@rm -f bin/libchdb.so
+	@[ ! -e $(LIBRARY) ] || ln $(LIBRARY) bin/ 2>/dev/null || ln -s ../$(LIBRARY) bin/
 
 run: build ## start everything with generated events and a live table
 	bin/polyphony up --demo

@@ -91,12 +91,8 @@ var library = func() string {
 // fakeServer is a directory with a `clickhouse` binary of the given version.
 func fakeServer(t *testing.T, version string) string {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	script := fmt.Sprintf("#!/bin/bash\nexec -a %q %q \"$@\"\n", filepath.Join(dir, serverName), self)
+	script := fmt.Sprintf("#!/bin/bash\nexec -a %q %q \"$@\"\n", filepath.Join(dir, serverName), thisProgram(t))
 	if err := os.WriteFile(filepath.Join(dir, serverName), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -391,6 +387,39 @@ func TestEngineMissing(t *testing.T) {
 	f("", "loading", "file too short", "fetch it again with `make engine`")
 }
 
+// TestEngineBesideProgram: programs in bin/ find the library from any working directory, whether it stands beside them
+// or in the checkout that bin/ is part of.
+func TestEngineBesideProgram(t *testing.T) {
+	f := func(name, place string) {
+		t.Run(name, func(t *testing.T) {
+			checkout := t.TempDir()
+			there := filepath.Join(checkout, place)
+			if err := os.MkdirAll(filepath.Dir(there), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(library, there); err != nil {
+				t.Fatal(err)
+			}
+			self, err := os.ReadFile(thisProgram(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			program := filepath.Join(checkout, "bin", "program")
+			writeFile(t, program, string(self))
+			if err := os.Chmod(program, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Chdir("/")
+			_, engine, _ := startProgram(t, program, t.TempDir(), "")
+			if !running(engine) {
+				t.Error("the engine does not run")
+			}
+		})
+	}
+	f("beside it", "bin/libchdb.so")
+	f("in the checkout", "deploy/embedded/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so")
+}
+
 // TestServerOnPath: a `clickhouse` on PATH is used when it is new enough, and does not stand in the way when it is not.
 func TestServerOnPath(t *testing.T) {
 	f := func(version string, want bool) {
@@ -466,11 +495,22 @@ func TestNATSKeepsStreams(t *testing.T) {
 // startParent starts this program as the parent of an engine.
 func startParent(t *testing.T, dir, bin string) (parent *os.Process, engine int, httpAddr string) {
 	t.Helper()
+	return startProgram(t, thisProgram(t), dir, bin)
+}
+
+func thisProgram(t *testing.T) string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := &exec.Cmd{Path: self, Args: []string{parentName, dir, bin}, Stderr: t.Output()}
+	return self
+}
+
+// startProgram starts a copy of this program as the parent of an engine.
+func startProgram(t *testing.T, program, dir, bin string) (parent *os.Process, engine int, httpAddr string) {
+	t.Helper()
+	cmd := &exec.Cmd{Path: program, Args: []string{parentName, dir, bin}, Stderr: t.Output()}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
