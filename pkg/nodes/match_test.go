@@ -56,6 +56,7 @@ func TestMatching(t *testing.T) {
 	f(accents, "café", "cafe\u0301", true)
 	f(accents, "ταξη", "τάξη", true)
 	f(accents, "мед", "мёд", true)
+	f(accents, "xq", "x\u030cq\u0308", true)
 	f(accents, "か", "が", false)
 	f(accents, "เจบ", "เจ็บ", false)
 	f(accents, "कल", "किल", false)
@@ -157,6 +158,7 @@ func TestMatching(t *testing.T) {
 	f(wildcard, "*melanom*", "melanom", true)
 	f(wildcard, "*melanom*", "mela nom", false)
 	f(wildcard, "exa-mo*", "exa mora", true)
+	f(wildcard, "*mnopqrz* OR *nopqry* OR *opqr*", "mnopqr", true)
 	const names = "products and competitors (names, or hashtags)"
 	f(names, "products", "EXAMORA", true)
 	f(names, "products", "exa mora", true)

@@ -200,6 +200,19 @@ func (r *Rules) Version() string { return r.version }
 // Archive is all files the rules were made from, lexicons too, as a gzipped tar; the same files give the same bytes.
 func (r *Rules) Archive() []byte { return r.archive }
 
+// Document is the text of all files, each under a line "-- name --", for people who ask what a version said.
+func (r *Rules) Document() string {
+	files, err := unpack(r.archive)
+	if err != nil {
+		panic("BUG: an archive that was packed here: " + err.Error())
+	}
+	var text strings.Builder
+	for _, f := range files {
+		fmt.Fprintf(&text, "-- %s --\n%s\n", f.name, f.data)
+	}
+	return text.String()
+}
+
 // Company is company.yaml with defaults filled in.
 func (r *Rules) Company() *Company { return r.company }
 

@@ -18,8 +18,7 @@ import (
 // Scripts without spaces border on every other script as if a space stood between: the brand in 新薬Examplumabの is a
 // word. Within such a script there are no words, a term matches anywhere.
 //
-// In the normal form a separator is a byte below '0' or one of ":;<=>?@[\]^`{|}~": what ASCII text has there anyway. So
-// plain ASCII needs no normal form at all: the automaton folds its case and its separators.
+// ASCII is its own normal form: the automaton folds its case and its separators.
 const (
 	space  = ' '
 	border = 0x1f // between two scripts where the text has nothing
@@ -41,7 +40,6 @@ const (
 // runeTable says of every character what it is. It is made once, from the Unicode tables of the standard library and
 // of golang.org/x/text, and never changes.
 type runeTable struct {
-	ascii        [utf8.RuneSelf]byte // the form of each, 0 in isWord's absence
 	pages        [(unicode.MaxRune + 1) >> 8]*[256]uint32
 	replacements []string
 }
@@ -78,16 +76,6 @@ func newRuneTable() *runeTable {
 	}
 	for r := range composing {
 		t.pages[r>>8][r&0xff] |= isComposing
-	}
-	for i := range t.ascii {
-		switch p := t.props(rune(i)); {
-		case i == '#':
-			t.ascii[i] = '#'
-		case p&isWord == 0:
-			t.ascii[i] = space
-		default:
-			t.ascii[i] = byte(unicode.ToLower(rune(i)))
-		}
 	}
 	return t
 }
@@ -242,37 +230,28 @@ func (n *normaliser) runComposed() {
 func (n *normaliser) run(text string) bool {
 	n.out, n.places, n.last = n.out[:0], n.places[:0], isSeparator
 	for i := 0; i < len(text); {
-		c := text[i]
-		if c < utf8.RuneSelf {
-			form := n.table.ascii[c]
-			switch {
-			case form == space || form == '#':
-				n.last = isSeparator
-			case n.last&(isWord|isSpaceless) == isWord|isSpaceless:
-				n.put(border, i)
-				fallthrough
-			default:
-				n.last = isWord
-				if form >= 'a' {
-					n.last = isWord | isBase
-				}
+		end := i
+		for end < len(text) && text[end] < utf8.RuneSelf {
+			end++
+		}
+		if end > i {
+			n.ascii(text[i:end], i)
+			if i = end; i == len(text) {
+				break
 			}
-			n.put(form, i)
-			i++
-			continue
 		}
 		r, size := utf8.DecodeRuneInString(text[i:])
-		if r == utf8.RuneError && size == 1 {
-			n.emit(space, isSeparator, i)
-			i++
-			continue
-		}
 		p := n.table.props(r)
-		if p&isReplaced == 0 {
+		switch {
+		case p&(isWord|isMark|isComposing|isReplaced) == isWord: // nearly all that is not ASCII
+			n.border(p, i)
+			n.last = p
+			n.put(text[i:i+size], i)
+		case p&isReplaced == 0:
 			if !n.emit(r, p, i) {
 				return false
 			}
-		} else {
+		default:
 			for _, f := range n.table.replacements[p>>16] {
 				if !n.emit(f, n.table.props(f)&^isReplaced, i) {
 					return false
@@ -282,6 +261,27 @@ func (n *normaliser) run(text string) bool {
 		i += size
 	}
 	return true
+}
+
+// ascii appends a run of ASCII, which is its own normal form.
+func (n *normaliser) ascii(run string, at int) {
+	if !separates(run[0]) {
+		n.border(isWord, at)
+	}
+	n.out = append(n.out, run...)
+	if n.traced {
+		for i := range len(run) {
+			n.places = append(n.places, int32(at+i))
+		}
+	}
+	n.last = n.table.props(rune(run[len(run)-1])) &^ isReplaced
+}
+
+// border separates a character of the given properties from one of the other kind of script before it.
+func (n *normaliser) border(p uint32, at int) {
+	if n.last&isWord != 0 && (n.last^p)&isSpaceless != 0 {
+		n.put(string(rune(border)), at)
+	}
 }
 
 // emit appends one character that is in its own normal form; false when it may have to merge with the one before.
@@ -296,40 +296,31 @@ func (n *normaliser) emit(r rune, p uint32, at int) bool {
 		if !n.composed && (p&isComposing != 0 || p&isStacking != 0 && n.last&isStacking != 0) {
 			return false
 		}
-		n.last = n.last&^(isStacking) | p&isStacking
-		n.putRune(r, at)
+		n.last = n.last&^isStacking | p&isStacking
+		n.put(string(r), at)
 		return true
 	case p&isWord == 0:
 		n.last = isSeparator
 		if r == '#' {
-			n.put('#', at)
+			n.put("#", at)
 		} else {
-			n.put(space, at)
+			n.put(" ", at)
 		}
 		return true
 	case p&isComposing != 0 && !n.composed:
 		return false
 	}
-	if n.last&isWord != 0 && (n.last^p)&isSpaceless != 0 {
-		n.put(border, at)
-	}
+	n.border(p, at)
 	n.last = p
-	n.putRune(r, at)
+	n.put(string(r), at)
 	return true
 }
 
-func (n *normaliser) put(b byte, at int) {
-	n.out = append(n.out, b)
+// put appends bytes that all come from one place.
+func (n *normaliser) put(form string, at int) {
+	n.out = append(n.out, form...)
 	if n.traced {
-		n.places = append(n.places, int32(at))
-	}
-}
-
-func (n *normaliser) putRune(r rune, at int) {
-	before := len(n.out)
-	n.out = utf8.AppendRune(n.out, r)
-	if n.traced {
-		for range len(n.out) - before {
+		for range len(form) {
 			n.places = append(n.places, int32(at))
 		}
 	}
@@ -367,7 +358,7 @@ func termForms(term string) []string {
 	}
 	var forms []string
 	for _, v := range variants {
-		words := strings.FieldsFunc(string(n.normalise(v)), func(r rune) bool { return r < utf8.RuneSelf && separates(byte(r)) })
+		words := strings.FieldsFunc(strings.ToLower(string(n.normalise(v))), func(r rune) bool { return r < utf8.RuneSelf && separates(byte(r)) })
 		if len(words) > 0 {
 			forms = append(forms, strings.Join(words, " "))
 		}
