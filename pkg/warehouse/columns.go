@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/social"
 )
 
 // lowColumn is LowCardinality(String). Neighbours are often equal, so the last value is tried before the dictionary.
@@ -69,3 +71,33 @@ func (c *enumColumn) Infer(t proto.ColumnType) error {
 
 // Type is what Infer learned.
 func (c *enumColumn) Type() proto.ColumnType { return c.of }
+
+// newTimes is DateTime64(3).
+func newTimes() *proto.ColDateTime64 {
+	return new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli)
+}
+
+// numberOf gives the kinds the numbers of the tables' enumerations.
+func numberOf(k social.Kind) proto.Enum8 {
+	switch k {
+	case social.Post:
+		return 1
+	case social.Reply:
+		return 2
+	case social.Share:
+		return 3
+	case social.Reaction:
+		return 4
+	case social.Follow:
+		return 5
+	case social.View:
+		return 6
+	case social.Edit:
+		return 7
+	case social.Delete:
+		return 8
+	case social.Counted:
+		return 9
+	}
+	return 0
+}

@@ -15,6 +15,7 @@ type sender struct {
 	client    *ch.Client
 	facts     *factColumns
 	locations *locationColumns
+	originals *originalColumns
 }
 
 // send lends a sender to f. A connection on which anything failed is not used again.
@@ -63,7 +64,7 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to ClickHouse at %s: %w", w.config.Addr, err)
 	}
-	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns()}, nil
+	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns(), originals: newOriginalColumns()}, nil
 }
 
 // insert sends one block to a table, every column by name so that no default of the server's ever fills one, and waits

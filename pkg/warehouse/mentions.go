@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxPartitions bounds the monthly partitions that one INSERT touches. ClickHouse refuses 100, and every partition
-	// is a part of its own; half of it leaves room for rows that another writer's clock puts into a neighbouring month.
+	// maxPartitions bounds the monthly partitions that one INSERT touches. ClickHouse refuses more than 100, and each
+	// costs a part of its own.
 	maxPartitions = 50
 	// maxRows bounds one INSERT, so that it stays one block on the way and some 150 MB of memory on either side.
 	maxRows = 200_000
@@ -59,13 +59,13 @@ func laneOf(via social.Via) lane {
 	return laneOwn
 }
 
-// row is the sort key of one mention and its place in the caller's slice.
+// row is the sort key of one fact and its place in the caller's slice.
 type row struct {
-	node    uint32 // rank of the node in the order of the table
-	lane    lane
-	mention int32
-	ms      int64
-	key     [2]uint64
+	node  uint32 // rank of the node in the order of the table
+	lane  lane
+	index int32 // in the caller's slice
+	ms    int64
+	key   [2]uint64
 }
 
 // sortRows gives the mentions in the order of mentions_store, only the highest version of each key.
@@ -87,11 +87,11 @@ func sortRows(mentions []social.Mention) []row {
 	for i := range mentions {
 		m := &mentions[i]
 		rows[i] = row{
-			node:    ranks[m.Node],
-			lane:    laneOf(m.Via),
-			ms:      m.Time.UnixMilli(),
-			key:     [2]uint64{binary.BigEndian.Uint64(m.EventKey[:8]), binary.BigEndian.Uint64(m.EventKey[8:])},
-			mention: int32(i),
+			node:  ranks[m.Node],
+			lane:  laneOf(m.Via),
+			ms:    m.Time.UnixMilli(),
+			key:   halves(m.EventKey),
+			index: int32(i),
 		}
 	}
 	slices.SortFunc(rows, compareRows)
@@ -99,7 +99,7 @@ func sortRows(mentions []social.Mention) []row {
 	kept := rows[:0]
 	for _, r := range rows {
 		if n := len(kept); n > 0 && compareRows(kept[n-1], r) == 0 {
-			if storedVersion(&mentions[kept[n-1].mention]).less(storedVersion(&mentions[r.mention])) {
+			if storedVersion(&mentions[kept[n-1].index]).less(storedVersion(&mentions[r.index])) {
 				kept[n-1] = r
 			}
 			continue
@@ -107,6 +107,11 @@ func sortRows(mentions []social.Mention) []row {
 		kept = append(kept, r)
 	}
 	return kept
+}
+
+// halves are a key's, in the order in which ClickHouse compares keys.
+func halves(k social.Key) [2]uint64 {
+	return [2]uint64{binary.BigEndian.Uint64(k[:8]), binary.BigEndian.Uint64(k[8:])}
 }
 
 func compareRows(a, b row) int {
@@ -170,13 +175,13 @@ func storedVersion(m *social.Mention) version {
 	if m.Version == social.Retracted() {
 		return version{^uint64(0), ^uint64(0)}
 	}
+	return packVersion(m.Version.Revision(), m.Version.Hash(), m.RecordedTime)
+}
+
+func packVersion(revision, hash uint64, recorded time.Time) version {
 	const ones44 = 1<<44 - 1
-	hash := m.Version.Hash()
-	inverted := ones44 - uint64(m.RecordedTime.UnixMilli())&ones44
-	return version{
-		hi: m.Version.Revision()<<20 | hash>>20,
-		lo: hash<<44 | inverted,
-	}
+	inverted := ones44 - uint64(recorded.UnixMilli())&ones44
+	return version{hi: revision<<20 | hash>>20, lo: hash<<44 | inverted}
 }
 
 func (v version) less(o version) bool { return v.hi < o.hi || v.hi == o.hi && v.lo < o.lo }
@@ -184,12 +189,12 @@ func (v version) less(o version) bool { return v.hi < o.hi || v.hi == o.hi && v.
 // factColumns are the columns of mentions_store.
 type factColumns struct {
 	division, territory             *lowColumn
-	time                            proto.ColDateTime64
+	time                            *proto.ColDateTime64
 	eventKey                        proto.ColFixedStr16
 	lane                            enumColumn
 	version                         proto.ColUInt128
 	isDeleted                       proto.ColUInt8
-	recordedTime                    proto.ColDateTime64
+	recordedTime                    *proto.ColDateTime64
 	source                          *lowColumn
 	kind                            enumColumn
 	authorKey, parentKey, rootKey   proto.ColFixedStr16
@@ -213,15 +218,13 @@ type factColumns struct {
 }
 
 func newFactColumns() *factColumns {
-	c := &factColumns{
+	return &factColumns{
 		division: newLow(), territory: newLow(), source: newLow(), account: newLow(), role: newLow(), lang: newLow(),
 		country: newLow(), countryMethod: newLow(), rulesVersion: newLow(),
 		products: newLows(), competitors: newLows(), topics: newLows(), needs: newLows(),
+		time: newTimes(), recordedTime: newTimes(),
 		sentiment: proto.NewColNullable[float32](new(proto.ColFloat32)),
 	}
-	c.time.WithPrecision(3)
-	c.recordedTime.WithPrecision(3)
-	return c
 }
 
 // input lists every column by name, so that no default of the server's ever fills one.
@@ -229,12 +232,12 @@ func (c *factColumns) input() proto.Input {
 	return proto.Input{
 		{Name: "division", Data: c.division},
 		{Name: "territory", Data: c.territory},
-		{Name: "time", Data: &c.time},
+		{Name: "time", Data: c.time},
 		{Name: "event_key", Data: &c.eventKey},
 		{Name: "lane", Data: &c.lane},
 		{Name: "version", Data: &c.version},
 		{Name: "is_deleted", Data: &c.isDeleted},
-		{Name: "recorded_time", Data: &c.recordedTime},
+		{Name: "recorded_time", Data: c.recordedTime},
 		{Name: "source", Data: c.source},
 		{Name: "kind", Data: &c.kind},
 		{Name: "author_key", Data: &c.authorKey},
@@ -283,7 +286,7 @@ func (c *factColumns) append(m *social.Mention) {
 	}
 	c.recordedTime.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
 	c.source.Append(m.Source)
-	c.kind.Append(kindNumber(m.Kind))
+	c.kind.Append(numberOf(m.Kind))
 	c.authorKey.Append(m.AuthorKey)
 	c.parentKey.Append(m.ParentKey)
 	c.rootKey.Append(m.RootKey)
@@ -326,7 +329,7 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 	input := s.facts.input()
 	input.Reset()
 	for i := range rows {
-		s.facts.append(&mentions[rows[i].mention])
+		s.facts.append(&mentions[rows[i].index])
 	}
 	return s.insert(ctx, "mentions_store", input)
 }
@@ -334,14 +337,12 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 type locationColumns struct {
 	eventKey            proto.ColFixedStr16
 	division, territory *lowColumn
-	time                proto.ColDateTime64
+	time                *proto.ColDateTime64
 	lane                enumColumn
 }
 
 func newLocationColumns() *locationColumns {
-	c := &locationColumns{division: newLow(), territory: newLow()}
-	c.time.WithPrecision(3)
-	return c
+	return &locationColumns{division: newLow(), territory: newLow(), time: newTimes()}
 }
 
 func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
@@ -357,13 +358,13 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "event_key", Data: &c.eventKey},
 		{Name: "division", Data: c.division},
 		{Name: "territory", Data: c.territory},
-		{Name: "time", Data: &c.time},
+		{Name: "time", Data: c.time},
 		{Name: "lane", Data: &c.lane},
 	}
 	input.Reset()
 	for i := range rows {
 		r := &rows[i]
-		m := &mentions[r.mention]
+		m := &mentions[r.index]
 		c.eventKey.Append(m.EventKey)
 		c.division.Append(m.Node.Division)
 		c.territory.Append(m.Node.Territory)
@@ -371,24 +372,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.lane.Append(proto.Enum8(r.lane))
 	}
 	return s.insert(ctx, "locations", input)
-}
-
-func kindNumber(k social.Kind) proto.Enum8 {
-	switch k {
-	case social.Post:
-		return 1
-	case social.Reply:
-		return 2
-	case social.Share:
-		return 3
-	case social.Reaction:
-		return 4
-	case social.Follow:
-		return 5
-	case social.View:
-		return 6
-	}
-	return 0
 }
 
 func viaNumber(v social.Via) proto.Enum8 {

@@ -175,7 +175,7 @@ func (d *dirtyHours) found(stale []nodeHour, now time.Time) {
 	}
 	for _, h := range stale {
 		if _, ok := d.hours[h]; !ok {
-			d.hours[h] = dirt{now, now}
+			d.hours[h] = dirt{first: now} // touched by others or long ago: due at once
 		}
 	}
 	d.swept = now

@@ -26,7 +26,7 @@ func hoursOf(mentions []social.Mention, rows []row) []nodeHour {
 		if n := len(hours); n > 0 && hours[n-1].hour == hour && rows[i].node == rows[i-1].node {
 			continue
 		}
-		hours = append(hours, nodeHour{mentions[rows[i].mention].Node, hour})
+		hours = append(hours, nodeHour{mentions[rows[i].index].Node, hour})
 	}
 	return hours
 }

@@ -93,7 +93,8 @@ ENGINE = SummingMergeTree(stamp)
 ORDER BY (division, territory, hour)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
 
--- Edits, deletions and counters as facts, also of posts that nobody has seen yet.
+-- Edits, deletions and counters as facts, also of posts that nobody has seen yet. A deletion of all that an author
+-- wrote has an author and no object. The event as it came is in originals, under statement_key.
 CREATE TABLE IF NOT EXISTS statements
 (
     statement_key     FixedString(16),
@@ -108,31 +109,31 @@ CREATE TABLE IF NOT EXISTS statements
     shares            Int64,
     views             Int64,
     text              String,
-    body              String,
+    lang              LowCardinality(String),
     rules_version     LowCardinality(String),
     version           UInt128
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(time)
 ORDER BY (object_key, object_author_key, kind, time, statement_key)
-SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
--- Native ids, handles and links, encrypted with a key that ClickHouse never has.
+-- Native ids, handles and links, encrypted with a key that ClickHouse never has. The first record of an event stands.
 CREATE TABLE IF NOT EXISTS originals
 (
     event_key     FixedString(16) CODEC(NONE),
     source        LowCardinality(String),
-    time          DateTime64(3, 'UTC'),
     recorded_time DateTime64(3, 'UTC'),
     sealed        String CODEC(NONE),
     version       UInt64
 )
 ENGINE = ReplacingMergeTree(version)
-PARTITION BY toYYYYMM(time)
+PARTITION BY toYYYYMM(recorded_time)
 ORDER BY event_key
-SETTINGS merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
--- Events that could not be processed. Their bytes are in the stream REJECTS, under the sequence number given here.
+-- Events that could not be processed. Their bytes are in the stream REJECTS: the message's sequence number, and the
+-- position within the message.
 CREATE TABLE IF NOT EXISTS rejects
 (
     time     DateTime64(3, 'UTC'),
@@ -141,11 +142,11 @@ CREATE TABLE IF NOT EXISTS rejects
     source   LowCardinality(String),
     detail   String,
     sequence UInt64,
-    item     UInt32
+    position UInt32
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (stage, code, time, sequence, item)
+ORDER BY (stage, code, time, sequence, position)
 TTL toDateTime(time) + INTERVAL 90 DAY
 SETTINGS auto_statistics_types = '', ttl_only_drop_parts = 1;
 

@@ -1,0 +1,245 @@
+package warehouse
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"polyphony/pkg/social"
+)
+
+// everything is a fingerprint of what readers see of each mention.
+const everything = `SELECT toString(tuple(*)) FROM mentions ORDER BY division, territory, time, event_key`
+
+func TestRepeatsChangeNothing(t *testing.T) {
+	w := start(t)
+	r := rand.New(rand.NewPCG(1, 1))
+	facts := history(r, 400)
+	insert(t, w, facts...)
+	mentions, hours := query(t, w, everything), readMetrics(t, w, "node_metrics_1h")
+	if len(mentions) != len(facts) {
+		t.Fatalf("%d mentions inserted, %d seen", len(facts), len(mentions))
+	}
+	same(t, "hours", counted(facts, hourOf), hours)
+
+	check := func(when string) {
+		t.Helper()
+		same(t, "mentions "+when, mentions, query(t, w, everything))
+		same(t, "hours "+when, hours, readMetrics(t, w, "node_metrics_1h"))
+	}
+	r.Shuffle(len(facts), func(i, j int) { facts[i], facts[j] = facts[j], facts[i] })
+	insert(t, w, facts...)
+	check("after a repeat in another order")
+	insert(t, w, append(slices.Clone(facts[:100]), facts[50:150]...)...)
+	check("after a repeat with repeats")
+	sealAll(t, w)
+	check("sealed")
+	insert(t, w, facts[:200]...)
+	check("after a repeat into sealed hours")
+	later := slices.Clone(facts[:50])
+	for i := range later {
+		later[i].RecordedTime = later[i].RecordedTime.Add(time.Hour)
+	}
+	insert(t, w, later...)
+	check("after the same was recorded again later")
+	exec(t, w, "OPTIMIZE TABLE mentions_store FINAL")
+	exec(t, w, "OPTIMIZE TABLE touches FINAL")
+	check("merged")
+	sealAll(t, w)
+	check("sealed again")
+}
+
+// TestHighestVersionHolds writes the words of a post as they were, as edited twice, and its deletion, in every order,
+// one by one and together.
+func TestHighestVersionHolds(t *testing.T) {
+	w := start(t)
+	r := rand.New(rand.NewPCG(2, 2))
+	base := history(r, 1)[0]
+	base.Kind, base.ByCompany = social.Post, false
+	states := make([]social.Mention, 4)
+	for i := range states {
+		states[i] = base
+		states[i].Text = []string{"as written", "edited", "edited again", "never seen"}[i]
+		var revision time.Time
+		if i > 0 {
+			revision = base.Time.Add(time.Duration(i) * time.Minute)
+		}
+		states[i].Version = social.VersionOf(revision, base.Time, 1<<40-1-uint64(i))
+	}
+	states[3].Version = social.Retracted()
+
+	type history struct {
+		order    []social.Mention
+		together bool
+	}
+	var histories []history
+	for subset := 1; subset < 1<<len(states); subset++ {
+		var list []social.Mention
+		for i := range states {
+			if subset&(1<<i) != 0 {
+				list = append(list, states[i])
+			}
+		}
+		permutations(list, func(order []social.Mention) {
+			for _, together := range []bool{true, false} {
+				k := key(r)
+				own := slices.Clone(order)
+				for i := range own {
+					own[i].EventKey = k
+				}
+				histories = append(histories, history{own, together})
+			}
+		})
+	}
+	for step := range states { // all histories side by side, one step of each in every insert
+		var batch []social.Mention
+		for _, h := range histories {
+			switch {
+			case h.together && step == 0:
+				batch = append(batch, h.order...)
+			case !h.together && step < len(h.order):
+				batch = append(batch, h.order[step])
+			}
+		}
+		insert(t, w, batch...)
+	}
+	for _, h := range histories {
+		last := slices.MaxFunc(h.order, func(a, b social.Mention) int { return strings.Compare(a.Version.String(), b.Version.String()) })
+		want := []string{}
+		if last.Version != social.Retracted() {
+			want = []string{last.Text}
+		}
+		got := query(t, w, "SELECT text FROM mentions WHERE event_key = ?", last.EventKey.String())
+		if !slices.Equal(want, got) {
+			t.Errorf("together %v, order %q: got %q, want %q", h.together, texts(h.order), got, want)
+		}
+	}
+	before := query(t, w, everything)
+	exec(t, w, "OPTIMIZE TABLE mentions_store FINAL")
+	same(t, "after a merge", before, query(t, w, everything))
+	if got := query(t, w, "SELECT text FROM mentions_store WHERE is_deleted AND text != ''"); len(got) > 0 {
+		t.Errorf("deleted words are still stored: %q", got)
+	}
+}
+
+func texts(list []social.Mention) (texts []string) {
+	for _, m := range list {
+		texts = append(texts, m.Text)
+	}
+	return texts
+}
+
+func permutations[T any](list []T, do func([]T)) {
+	var from func(i int)
+	from = func(i int) {
+		if i == len(list) {
+			do(slices.Clone(list))
+			return
+		}
+		for j := i; j < len(list); j++ {
+			list[i], list[j] = list[j], list[i]
+			from(i + 1)
+			list[i], list[j] = list[j], list[i]
+		}
+	}
+	from(0)
+}
+
+func TestEarliestRecordOfEqualsHolds(t *testing.T) {
+	w := start(t)
+	m := history(rand.New(rand.NewPCG(3, 3)), 1)[0]
+	early, late := m, m
+	early.RecordedTime = m.RecordedTime.Add(-time.Minute)
+	for range 2 {
+		insert(t, w, late)
+		insert(t, w, early)
+		insert(t, w, late, early)
+		got := query(t, w, "SELECT toString(recorded_time) FROM mentions")
+		same(t, "recorded time", []string{milliseconds(early.RecordedTime)}, got)
+	}
+}
+
+func TestLanesAreDifferentRows(t *testing.T) {
+	w := start(t)
+	own := history(rand.New(rand.NewPCG(4, 4)), 1)[0]
+	thread := own
+	thread.Via = social.ViaThread
+	insert(t, w, own, thread)
+	thread.Version = social.Retracted()
+	insert(t, w, thread)
+	same(t, "what is left", []string{string(own.Via)}, query(t, w, "SELECT via FROM mentions"))
+}
+
+// TestInsertSpansYears needs more partitions than ClickHouse takes in one INSERT.
+func TestInsertSpansYears(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(5, 5)), 240)
+	for i := range facts {
+		facts[i].Time = epoch.AddDate(0, -i%120, 0)
+	}
+	insert(t, w, facts...)
+	insert(t, w, facts...)
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "sealed hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "locations", []string{"240"}, query(t, w, "SELECT toString(count()) FROM locations FINAL"))
+	largest := query(t, w, "SELECT toString(uniqExact(partition)) FROM system.parts WHERE active AND table = 'mentions_store' AND database = currentDatabase()")
+	same(t, "months", []string{"120"}, largest)
+}
+
+func TestNothingInsertsNothing(t *testing.T) {
+	w := start(t)
+	insert(t, w)
+	same(t, "touches", []string{"0"}, query(t, w, "SELECT toString(count()) FROM touches"))
+}
+
+func TestSplitRows(t *testing.T) {
+	f := func(months, perMonth, wantPieces int) {
+		t.Helper()
+		rows := []row{}
+		for m := range months {
+			at := time.Date(2000, time.Month(1+m), 15, 0, 0, 0, 0, time.UTC).UnixMilli()
+			for range perMonth {
+				rows = append(rows, row{ms: at, index: int32(len(rows))})
+			}
+		}
+		seen := map[int32]bool{}
+		pieces := splitRows(rows)
+		for _, piece := range pieces {
+			in := map[int]bool{}
+			for _, r := range piece {
+				seen[r.index] = true
+				in[month(r.ms)] = true
+			}
+			if len(in) > maxPartitions || len(piece) > maxRows {
+				t.Errorf("a piece has %d rows of %d months", len(piece), len(in))
+			}
+		}
+		if len(pieces) != wantPieces || len(seen) != len(rows) {
+			t.Errorf("%d rows of %d months: %d pieces with %d rows, want %d pieces", len(rows), months, len(pieces), len(seen), wantPieces)
+		}
+	}
+	f(0, 0, 0)
+	f(1, 3, 1)
+	f(1, maxRows+1, 2)
+	f(50, 1, 1)
+	f(51, 2, 2)
+	f(120, 2, 3)
+}
+
+func TestRowsAreSortedAsTheTableIs(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(6, 6)), 300)
+	for i := range facts {
+		facts[i].Time = epoch.Add(time.Duration(i%3) * time.Millisecond)
+	}
+	insert(t, w, facts...)
+	rows := sortRows(facts)
+	keys := make([]string, len(rows))
+	for i, r := range rows {
+		keys[i] = facts[r.index].EventKey.String()
+	}
+	same(t, "order", query(t, w, `SELECT lower(hex(event_key)) FROM mentions_store ORDER BY division, territory, time, event_key, lane`), keys)
+}

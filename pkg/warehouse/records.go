@@ -1,0 +1,227 @@
+package warehouse
+
+import (
+	"cmp"
+	"context"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/social"
+)
+
+// InsertStatements stores statements as facts, and the events they came as among the originals, under the statement's
+// key. What they change in mentions is the caller's business. Repeats are harmless.
+func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.Statement) error {
+	var originals []social.Original
+	for i := range statements {
+		if s := &statements[i]; len(s.Sealed) > 0 {
+			originals = append(originals, social.Original{EventKey: s.Key, Source: s.Source, RecordedTime: s.RecordedTime, Sealed: s.Sealed})
+		}
+	}
+	if err := w.InsertOriginals(ctx, originals); err != nil {
+		return err
+	}
+	rows := rowsOf(len(statements), func(i int) (int64, social.Key) { return statements[i].Time.UnixMilli(), statements[i].ObjectKey })
+	return w.send(ctx, func(s *sender) error {
+		for _, chunk := range splitRows(rows) {
+			if err := s.insertStatements(ctx, statements, chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *sender) insertStatements(ctx context.Context, statements []social.Statement, rows []row) error {
+	var (
+		source, lang, rulesVersion    = newLow(), newLow(), newLow()
+		key, object, objectAuthor     proto.ColFixedStr16
+		kind                          enumColumn
+		timeColumn, recorded          = newTimes(), newTimes()
+		likes, replies, shares, views proto.ColInt64
+		text                          proto.ColStr
+		versions                      proto.ColUInt128
+	)
+	for _, r := range rows {
+		st := &statements[r.index]
+		v := statementVersion(st)
+		key.Append(st.Key)
+		source.Append(st.Source)
+		kind.Append(numberOf(st.Kind))
+		timeColumn.AppendRaw(proto.DateTime64(r.ms))
+		recorded.AppendRaw(proto.DateTime64(st.RecordedTime.UnixMilli()))
+		object.Append(st.ObjectKey)
+		objectAuthor.Append(st.ObjectAuthor)
+		likes.Append(st.Counters.Likes)
+		replies.Append(st.Counters.Replies)
+		shares.Append(st.Counters.Shares)
+		views.Append(st.Counters.Views)
+		text.Append(st.Text)
+		lang.Append(st.Lang)
+		rulesVersion.Append(st.RulesVersion)
+		versions.Append(proto.UInt128{High: v.hi, Low: v.lo})
+	}
+	return s.insert(ctx, "statements", proto.Input{
+		{Name: "statement_key", Data: &key},
+		{Name: "source", Data: source},
+		{Name: "kind", Data: &kind},
+		{Name: "time", Data: timeColumn},
+		{Name: "recorded_time", Data: recorded},
+		{Name: "object_key", Data: &object},
+		{Name: "object_author_key", Data: &objectAuthor},
+		{Name: "likes", Data: &likes},
+		{Name: "replies", Data: &replies},
+		{Name: "shares", Data: &shares},
+		{Name: "views", Data: &views},
+		{Name: "text", Data: &text},
+		{Name: "lang", Data: lang},
+		{Name: "rules_version", Data: rulesVersion},
+		{Name: "version", Data: &versions},
+	})
+}
+
+// statementVersion settles which of two statements with one key holds: by content, and for the same content by the
+// earliest record.
+func statementVersion(s *social.Statement) version {
+	hash := fnv.New64a()
+	for _, n := range []int64{s.Counters.Likes, s.Counters.Replies, s.Counters.Shares, s.Counters.Views} {
+		hash.Write(strconv.AppendInt(nil, n, 10))
+		hash.Write([]byte{0})
+	}
+	hash.Write([]byte(s.Lang))
+	hash.Write([]byte{0})
+	hash.Write([]byte(s.Text))
+	return packVersion(0, hash.Sum64()&(1<<40-1), s.RecordedTime)
+}
+
+// InsertOriginals stores sealed originals; of one event the first record stands. Repeats are harmless.
+func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Original) error {
+	rows := rowsOf(len(originals), func(i int) (int64, social.Key) {
+		return originals[i].RecordedTime.UnixMilli(), originals[i].EventKey
+	})
+	return w.send(ctx, func(s *sender) error {
+		for _, chunk := range splitRows(rows) {
+			if err := s.insertOriginals(ctx, originals, chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// originalColumns are the columns of originals.
+type originalColumns struct {
+	eventKey proto.ColFixedStr16
+	source   *lowColumn
+	recorded *proto.ColDateTime64
+	sealed   proto.ColStr
+	version  proto.ColUInt64
+}
+
+func newOriginalColumns() *originalColumns {
+	return &originalColumns{source: newLow(), recorded: newTimes()}
+}
+
+func (s *sender) insertOriginals(ctx context.Context, originals []social.Original, rows []row) error {
+	c := s.originals
+	input := proto.Input{
+		{Name: "event_key", Data: &c.eventKey},
+		{Name: "source", Data: c.source},
+		{Name: "recorded_time", Data: c.recorded},
+		{Name: "sealed", Data: &c.sealed},
+		{Name: "version", Data: &c.version},
+	}
+	input.Reset()
+	for _, r := range rows {
+		o := &originals[r.index]
+		c.eventKey.Append(o.EventKey)
+		c.source.Append(o.Source)
+		c.recorded.AppendRaw(proto.DateTime64(r.ms))
+		c.sealed.AppendBytes(o.Sealed)
+		c.version.Append(^uint64(r.ms))
+	}
+	return s.insert(ctx, "originals", input)
+}
+
+// Reject says what was wrong with an event. Its bytes stay in the stream, at Sequence.
+type Reject struct {
+	Sequence uint64 // of the message in the stream
+	Index    uint32 // within the message
+	Stage    string
+	Code     string
+	Source   string // as far as it is known
+	Detail   string // never a value of the event
+	Time     time.Time
+}
+
+// InsertRejects stores rejects. Repeats are harmless.
+func (w *Warehouse) InsertRejects(ctx context.Context, rejects []Reject) error {
+	rows := rowsOf(len(rejects), func(i int) (int64, social.Key) { return rejects[i].Time.UnixMilli(), social.Key{} })
+	return w.send(ctx, func(s *sender) error {
+		for _, chunk := range splitRows(rows) {
+			if err := s.insertRejects(ctx, rejects, chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row) error {
+	var (
+		times               = newTimes()
+		stage, code, source = newLow(), newLow(), newLow()
+		detail              proto.ColStr
+		sequence            proto.ColUInt64
+		position            proto.ColUInt32
+	)
+	for _, row := range rows {
+		r := &rejects[row.index]
+		times.AppendRaw(proto.DateTime64(row.ms))
+		stage.Append(r.Stage)
+		code.Append(r.Code)
+		source.Append(r.Source)
+		detail.Append(r.Detail)
+		sequence.Append(r.Sequence)
+		position.Append(r.Index)
+	}
+	return s.insert(ctx, "rejects", proto.Input{
+		{Name: "time", Data: times},
+		{Name: "stage", Data: stage},
+		{Name: "code", Data: code},
+		{Name: "source", Data: source},
+		{Name: "detail", Data: &detail},
+		{Name: "sequence", Data: &sequence},
+		{Name: "position", Data: &position},
+	})
+}
+
+// PutFreshness says that everything of a stream which was recorded before completeUntil is readable; sequence is the
+// last message stored. Of several the latest holds.
+func (w *Warehouse) PutFreshness(ctx context.Context, stream string, completeUntil time.Time, sequence uint64) error {
+	return w.send(ctx, func(s *sender) error {
+		name, until := newLow(), newTimes()
+		name.Append(stream)
+		until.AppendRaw(proto.DateTime64(completeUntil.UnixMilli()))
+		return s.insert(ctx, "freshness_store", proto.Input{
+			{Name: "stream", Data: name},
+			{Name: "complete_until", Data: until},
+			{Name: "sequence", Data: proto.ColUInt64{sequence}},
+		})
+	})
+}
+
+// rowsOf orders n things by key and time, the way splitRows wants them.
+func rowsOf(n int, of func(i int) (ms int64, key social.Key)) []row {
+	rows := make([]row, n)
+	for i := range rows {
+		ms, key := of(i)
+		rows[i] = row{index: int32(i), ms: ms, key: halves(key)}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(compareKeys(a, b), cmp.Compare(a.ms, b.ms)) })
+	return rows
+}

@@ -1,0 +1,235 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"polyphony/pkg/social"
+)
+
+func TestSealedEqualsComputed(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(11, 1)), 500)
+	insert(t, w, facts...)
+	want := counted(facts, hourOf)
+	same(t, "computed", want, readMetrics(t, w, "node_metrics_1h"))
+	if n := sealAll(t, w); n != len(want) {
+		t.Errorf("sealed %d hours, want %d", n, len(want))
+	}
+	same(t, "sealed", want, readMetrics(t, w, "node_metrics_1h"))
+	same(t, "stale hours", []string{"0"}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
+	if n := sealAll(t, w); n != 0 {
+		t.Errorf("sealed %d hours that were fresh", n)
+	}
+	// The sealed rows are really what is read: without facts the numbers stay.
+	exec(t, w, "TRUNCATE TABLE mentions_store")
+	same(t, "sealed, facts gone", want, readMetrics(t, w, "node_metrics_1h"))
+}
+
+func TestOneTouchMakesOneHourStale(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(12, 1)), 300)
+	insert(t, w, facts...)
+	sealAll(t, w)
+	more := history(rand.New(rand.NewPCG(13, 1)), 1)
+	insert(t, w, more...)
+	same(t, "stale hours", []string{"1"}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
+	same(t, "hours", counted(append(facts, more...), hourOf), readMetrics(t, w, "node_metrics_1h"))
+}
+
+func TestOtherFormulaIsStale(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(14, 1)), 100)
+	insert(t, w, facts...)
+	sealAll(t, w)
+	exec(t, w, "INSERT INTO node_hours SELECT * REPLACE(0 AS formula, 999 AS mentions) FROM node_hours")
+	want := counted(facts, hourOf)
+	same(t, "hours", want, readMetrics(t, w, "node_metrics_1h"))
+	if n := sealAll(t, w); n != len(want) {
+		t.Errorf("sealed %d hours, want %d", n, len(want))
+	}
+}
+
+func TestEmptyHourIsSealedAndNotShown(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(15, 1)), 20)
+	insert(t, w, facts...)
+	sealAll(t, w)
+	for i := range facts {
+		facts[i].Version = social.Retracted()
+	}
+	insert(t, w, facts...)
+	none := map[string]NodeRow{}
+	same(t, "computed", none, readMetrics(t, w, "node_metrics_1h"))
+	if n := sealAll(t, w); n == 0 {
+		t.Error("the empty hours were not sealed")
+	}
+	same(t, "sealed", none, readMetrics(t, w, "node_metrics_1h"))
+	if n := sealAll(t, w); n != 0 {
+		t.Errorf("%d empty hours are stale for ever", n)
+	}
+}
+
+func TestSealOldestFirstWithinItsBounds(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(16, 1)), 200)
+	insert(t, w, facts...)
+	n, more, err := w.Seal(t.Context(), SealOptions{Eager: true, Max: 5})
+	if n != 5 || !more || err != nil {
+		t.Fatalf("Seal = %d, %v, %v", n, more, err)
+	}
+	same(t, "sealed before stale", []string{"1"}, query(t, w, `SELECT toString(
+		(SELECT max(hour) FROM hours WHERE balance = 0) <= (SELECT min(hour) FROM hours WHERE balance != 0))`))
+}
+
+func TestSealLeavesAHotHourAlone(t *testing.T) {
+	w := start(t)
+	fact := history(rand.New(rand.NewPCG(17, 1)), 1)[0]
+	insert(t, w, fact)
+	seal := func(options SealOptions, want int) {
+		t.Helper()
+		if n, _, err := w.Seal(t.Context(), options); n != want || err != nil {
+			t.Errorf("Seal(%+v) = %d, %v, want %d", options, n, err, want)
+		}
+	}
+	seal(SealOptions{Quiet: time.Hour}, 0)
+	seal(SealOptions{Quiet: time.Hour, MaxStale: time.Nanosecond}, 1)
+	insert(t, w, fact)
+	seal(SealOptions{Quiet: time.Nanosecond}, 1)
+	seal(SealOptions{Quiet: time.Nanosecond}, 0)
+}
+
+func TestSweepFindsWhatOthersTouched(t *testing.T) {
+	w := start(t)
+	other := open(t, w.config)
+	insert(t, w, history(rand.New(rand.NewPCG(18, 1)), 1)...)
+	if n, _, err := other.Seal(t.Context(), SealOptions{Quiet: time.Nanosecond}); n != 1 || err != nil {
+		t.Errorf("Seal = %d, %v, want 1: the first round sweeps", n, err)
+	}
+}
+
+func TestTouchSince(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(19, 1)), 100)
+	insert(t, w, facts...)
+	sealAll(t, w)
+	if err := w.TouchSince(t.Context(), epoch.Add(24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "stale after touching nothing", []string{"0"}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
+	if err := w.TouchSince(t.Context(), epoch.Add(-24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	want := counted(facts, hourOf)
+	same(t, "stale", []string{strconv.Itoa(len(want))}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
+	if n := sealAll(t, w); n != len(want) {
+		t.Errorf("sealed %d, want %d", n, len(want))
+	}
+}
+
+func TestFrozenHoursHold(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(20, 1)), 200)
+	insert(t, w, facts...)
+	noon := epoch.Add(-3 * time.Hour)
+	if err := w.Freeze(t.Context(), noon); err == nil {
+		t.Error("stale hours were frozen")
+	}
+	sealAll(t, w)
+	if err := w.Freeze(t.Context(), noon); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Freeze(t.Context(), noon.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	late := history(rand.New(rand.NewPCG(21, 1)), 200)
+	insert(t, w, late...)
+	exec(t, w, "ALTER TABLE mentions_store DELETE WHERE time < toDateTime('"+seconds(noon)+"') SETTINGS mutations_sync = 1")
+	want := counted(facts, hourOf)
+	for name, r := range counted(append(facts, late...), hourOf) {
+		if !r.Bucket.Before(noon) {
+			want[name] = r
+		}
+	}
+	same(t, "computed", want, readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "sealed", want, readMetrics(t, w, "node_metrics_1h"))
+}
+
+// TestReadersNeverSeeStaleNumbers has writers, two sealers and readers at work at once. What a reader sees holds at
+// least all that was acknowledged before it asked, and nothing that was not begun when it got its answer.
+func TestReadersNeverSeeStaleNumbers(t *testing.T) {
+	w := start(t)
+	other := open(t, w.config)
+	facts := history(rand.New(rand.NewPCG(22, 1)), 2400)
+	for i := range facts {
+		facts[i].Kind, facts[i].ByCompany = social.Post, false
+	}
+	var begun, done atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	var helpers sync.WaitGroup
+	for _, sealer := range []*Warehouse{w, other} {
+		helpers.Go(func() {
+			for ctx.Err() == nil {
+				if _, _, err := sealer.Seal(ctx, SealOptions{Eager: true, Max: 7}); err != nil && ctx.Err() == nil {
+					t.Errorf("sealing: %v", err)
+					return
+				}
+			}
+		})
+	}
+	var reads atomic.Int64
+	for _, view := range []string{"node_metrics_1h", "node_metrics_1h_of(division='%', territory='%', from='2026-01-01 00:00:00', to='2027-01-01 00:00:00')"} {
+		helpers.Go(func() {
+			var last uint64
+			for ctx.Err() == nil {
+				least := done.Load()
+				var got uint64
+				err := w.conn.QueryRow(ctx, "SELECT sum(mentions) FROM "+view).Scan(&got)
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil {
+					t.Errorf("reading: %v", err)
+					return
+				}
+				if most := begun.Load(); int64(got) < least || int64(got) > most || got < last {
+					t.Errorf("%s: %d mentions, want %d to %d and no fewer than %d", view, got, least, most, last)
+				}
+				last = got
+				reads.Add(1)
+			}
+		})
+	}
+	for i := 0; i < len(facts); i += 40 {
+		begun.Add(40)
+		insert(t, w, facts[i:i+40]...)
+		done.Add(40)
+	}
+	stop()
+	helpers.Wait()
+	if reads.Load() < 10 {
+		t.Errorf("only %d reads", reads.Load())
+	}
+	t.Logf("%d reads", reads.Load())
+	want := counted(facts, hourOf)
+	same(t, "at the end", want, readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "all sealed", want, readMetrics(t, w, "node_metrics_1h"))
+}
+
+func TestSealKeepsItsTime(t *testing.T) {
+	w := start(t)
+	insert(t, w, history(rand.New(rand.NewPCG(23, 1)), 10)...)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := w.Seal(ctx, SealOptions{Eager: true}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Seal with a context that ended: %v", err)
+	}
+}
