@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -51,8 +52,9 @@ func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) err
 	return nil
 }
 
-// Watch calls changed with the present value of a key and with every later one, until ctx ends.
-func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func([]byte)) error {
+// Watch calls changed with the present value of a key and with every later one, and when each was written, until ctx
+// ends.
+func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
 	kv, err := b.js.KeyValue(ctx, bucket)
 	if err != nil {
 		return fmt.Errorf("opening bucket %s: %w", bucket, err)
@@ -71,7 +73,7 @@ func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func([]byte
 				return nil
 			}
 			if entry != nil && entry.Operation() == jetstream.KeyValuePut {
-				changed(entry.Value())
+				changed(entry.Value(), entry.Created())
 			}
 		}
 	}

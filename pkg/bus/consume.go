@@ -37,7 +37,7 @@ type Limit struct {
 }
 
 // Handler processes one batch. nil acknowledges all of it. An error leaves it unacknowledged and ends Consume: what
-// can only be waited for is waited for inside, for as long as it takes, meanwhile the server is told that work goes on.
+// can only be waited for is waited for inside, for as long as it takes; meanwhile the server is told that work goes on.
 type Handler func(context.Context, []Delivery) error
 
 // Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails.
@@ -100,6 +100,9 @@ func (b *Bus) consume(ctx context.Context, messages jetstream.MessagesContext, l
 		err = handle(ctx, batch)
 		stop()
 		if err != nil {
+			for _, d := range batch {
+				_ = d.msg.Nak() // the next reader need not wait for it
+			}
 			return err
 		}
 		for _, d := range batch {

@@ -2,12 +2,8 @@ package aggregate
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"polyphony/pkg/bus"
-	"polyphony/pkg/nodes"
-	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
 )
 
@@ -60,47 +56,4 @@ func (ag *Aggregator) sealRound(ctx context.Context) (more bool, err error) {
 		return err
 	})
 	return more, err
-}
-
-// followRules stores each rules version that comes in force, for analysts: nodes, territories, and which version
-// said what.
-func (ag *Aggregator) followRules(ctx context.Context) error {
-	versions := make(chan string, 1)
-	failed := make(chan error, 1)
-	go func() {
-		failed <- ag.bus.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(version []byte) {
-			select {
-			case versions <- string(version):
-			case <-ctx.Done():
-			}
-		})
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			return err
-		case version := <-versions:
-			if err := ag.storeRules(ctx, version); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (ag *Aggregator) storeRules(ctx context.Context, version string) error {
-	var archive []byte
-	err := ag.insist(ctx, "reading rules", func(ctx context.Context) (err error) {
-		archive, err = ag.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	rules, err := nodes.Open(archive)
-	if err != nil {
-		return fmt.Errorf("BUG: rules %s were checked before they were published: %w", version, err)
-	}
-	return ag.insist(ctx, "storing rules", func(ctx context.Context) error { return ag.store.PutRules(ctx, rowsOf(rules)) })
 }

@@ -1,0 +1,352 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/embedded"
+	"polyphony/pkg/embedded/enginetest"
+	"polyphony/pkg/topology"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+func setup(t *testing.T, storage int64) *Bus {
+	t.Helper()
+	b, err := Open(t.Context(), Config{URL: enginetest.NATS(t).URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func raw(n int) []Message {
+	var out []Message
+	for i := range n {
+		out = append(out, Message{Subject: topology.RawSubject("x"), Data: fmt.Append(nil, i), ID: fmt.Sprint(i)})
+	}
+	return out
+}
+
+var limit = Limit{Bytes: 1 << 20, Wait: 20 * time.Millisecond}
+
+// A handler's nil acknowledges its batch: nothing comes twice, and nothing is left.
+func TestReturnIsAcknowledgement(t *testing.T) {
+	b := setup(t, 64<<20)
+	if err := b.Publish(t.Context(), raw(1000)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	seen := map[string]int{}
+	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {
+		for _, d := range batch {
+			seen[string(d.Data)]++
+		}
+		if len(seen) == 1000 {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for data, n := range seen {
+		if n != 1 {
+			t.Errorf("%s came %d times", data, n)
+		}
+	}
+	poll(t, func() error {
+		info, err := b.consumer(t)
+		if err == nil && (info.NumAckPending > 0 || info.NumPending > 0) {
+			err = fmt.Errorf("%d unacknowledged, %d waiting", info.NumAckPending, info.NumPending)
+		}
+		return err
+	})
+}
+
+func (b *Bus) consumer(t *testing.T) (*jetstream.ConsumerInfo, error) {
+	c, err := b.js.Consumer(t.Context(), topology.Raw.Name, topology.EnrichRaw.Durable)
+	if err != nil {
+		return nil, err
+	}
+	return c.Info(t.Context())
+}
+
+func poll(t *testing.T, check func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
+}
+
+// A handler's error ends Consume, and everything of its batch comes again at once.
+func TestErrorLeavesTheBatch(t *testing.T) {
+	b := setup(t, 64<<20)
+	if err := b.Publish(t.Context(), raw(10)); err != nil {
+		t.Fatal(err)
+	}
+	bug := errors.New("bug")
+	if err := b.Consume(t.Context(), topology.EnrichRaw, limit, func(context.Context, []Delivery) error { return bug }); !errors.Is(err, bug) {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), ackWait/2)
+	defer stop()
+	seen := map[string]bool{}
+	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {
+		for _, d := range batch {
+			if d.Deliveries < 2 {
+				t.Errorf("%s: delivery %d", d.Data, d.Deliveries)
+			}
+			if seen[string(d.Data)] = true; len(seen) == 10 {
+				stop()
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 10 {
+		t.Errorf("%d of 10 came again", len(seen))
+	}
+}
+
+// Two readers share a durable: each message goes to one of them.
+func TestReadersShare(t *testing.T) {
+	b := setup(t, 64<<20)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	var mu sync.Mutex
+	seen := map[string]int{}
+	var reading sync.WaitGroup
+	for range 2 {
+		reading.Go(func() {
+			if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, d := range batch {
+					seen[string(d.Data)]++
+				}
+				if len(seen) == 500 {
+					stop()
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := b.Publish(t.Context(), raw(500)); err != nil {
+		t.Fatal(err)
+	}
+	reading.Wait()
+	if len(seen) != 500 {
+		t.Errorf("%d of 500", len(seen))
+	}
+}
+
+// The same publish again is stored once.
+func TestPublishIDs(t *testing.T) {
+	b := setup(t, 64<<20)
+	for range 3 {
+		if err := b.Publish(t.Context(), raw(5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := b.consumer(t)
+	if err != nil || info.NumPending != 5 {
+		t.Fatalf("%v, %v", info, err)
+	}
+}
+
+// A full stream refuses with ErrFull; the janitor makes room of what was acknowledged, and of nothing else.
+func TestFullStreamAndJanitor(t *testing.T) {
+	b := setup(t, 1<<20)
+	blob := bytes.Repeat([]byte("x"), 50_000)
+	stored := 0
+	publish := func() error {
+		return b.Publish(t.Context(), []Message{{Subject: topology.RawSubject("x"), Data: blob}})
+	}
+	for publish() == nil {
+		if stored++; stored > 100 {
+			t.Fatal("a stream of 400 KiB took 5 MB")
+		}
+	}
+	if err := publish(); !errors.Is(err, ErrFull) {
+		t.Fatalf("got %v", err)
+	}
+	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(1000*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := b.consumer(t); err != nil || int(info.NumPending) != stored {
+		t.Fatalf("the janitor took what nobody has read: %v %v", info, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	read := 0
+	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, batch []Delivery) error {
+		if read += len(batch); read >= stored {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, func() error {
+		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now()); err != nil {
+			return err
+		}
+		return publish()
+	})
+}
+
+// What is acknowledged stays until its age is up.
+func TestJanitorKeepsTheYoung(t *testing.T) {
+	b := setup(t, 64<<20)
+	if err := b.Publish(t.Context(), raw(20)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	read := 0
+	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {
+		if read += len(batch); read == 15 {
+			stop()
+		}
+		return nil
+	}); err != nil && read < 15 {
+		t.Fatal(err)
+	}
+	messages := func() uint64 {
+		s, err := b.js.Stream(t.Context(), topology.Raw.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.Msgs
+	}
+	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now()); err != nil || messages() != 20 {
+		t.Fatalf("%v: %d left of 20 young ones", err, messages())
+	}
+	poll(t, func() error {
+		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(topology.Raw.Keep+time.Hour)); err != nil {
+			return err
+		}
+		if n := messages(); n != uint64(20-read) {
+			return fmt.Errorf("%d left, %d unread", n, 20-read)
+		}
+		return nil
+	})
+}
+
+// Publishing survives a server that goes away and comes back.
+func TestPublishSurvivesReconnect(t *testing.T) {
+	dir := t.TempDir()
+	start := func(addr string) *embedded.NATS {
+		n, err := embedded.StartNATS(embedded.NATSConfig{Dir: dir, Addr: addr, Log: enginetest.Log(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	n := start("127.0.0.1:0")
+	addr := n.Addr()
+	b, err := Open(t.Context(), Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	n.Close()
+	published := make(chan error, 1)
+	go func() { published <- b.Publish(t.Context(), raw(100)) }()
+	poll(t, func() error {
+		if b.Ready() == nil {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	n = start(addr)
+	defer n.Close()
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	info, err := b.consumer(t)
+	if err != nil || info.NumPending != 100 {
+		t.Fatalf("%v, %v", info, err)
+	}
+}
+
+func TestOpenWithoutServer(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	if _, err := Open(ctx, Config{URL: "nats://127.0.0.1:1", Name: "test"}, enginetest.Log(t)); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// Keys written once stay as they were; a watcher sees the present and every later value.
+func TestBucket(t *testing.T) {
+	b := setup(t, 64<<20)
+	ctx, stop := context.WithCancel(t.Context())
+	if _, err := b.Get(ctx, topology.RulesBucket, "k"); !errors.Is(err, ErrNoKey) {
+		t.Fatalf("got %v", err)
+	}
+	for _, value := range []string{"first", "second"} {
+		if err := b.PutOnce(ctx, topology.RulesBucket, "k", []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := b.Get(ctx, topology.RulesBucket, "k"); err != nil || string(got) != "first" {
+		t.Fatalf("%s %v", got, err)
+	}
+	if err := b.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	if err := b.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(value []byte, _ time.Time) {
+		seen = append(seen, string(value))
+		if len(seen) == 1 {
+			if err := b.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte("2")); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		stop()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(seen, " ") != "1 2" {
+		t.Errorf("%v", seen)
+	}
+}
+
+// go test -run '^$' -bench Publish -benchmem ./pkg/bus
+func BenchmarkPublish(b *testing.B) {
+	for _, size := range []int{1 << 10, 64 << 10, 256 << 10} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			bus, err := Open(b.Context(), Config{URL: enginetest.NATS(b).URL(), Name: "bench", Storage: 64 << 30}, enginetest.Log(b))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer bus.Close()
+			batch := make([]Message, 32)
+			for i := range batch {
+				batch[i] = Message{Subject: topology.RawSubject("x"), Data: make([]byte, size)}
+			}
+			b.SetBytes(int64(size * len(batch)))
+			for b.Loop() {
+				if err := bus.Publish(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

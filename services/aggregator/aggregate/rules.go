@@ -1,0 +1,80 @@
+package aggregate
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"polyphony/pkg/nodes"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/warehouse"
+)
+
+// announcement is a rules version that came in force.
+type announcement struct {
+	version string
+	since   time.Time
+}
+
+// followRules stores each rules version that comes in force: which nodes there are and on whose clock their days run,
+// what the version said, how long things are kept.
+func (ag *Aggregator) followRules(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	announced, failed := make(chan announcement), make(chan error, 1)
+	go func() {
+		failed <- ag.bus.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(version []byte, since time.Time) {
+			select {
+			case announced <- announcement{string(version), since}:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case a := <-announced:
+			if err := ag.storeRules(ctx, a); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
+	var archive []byte
+	err := ag.insist(ctx, "reading rules", func(ctx context.Context) (err error) {
+		archive, err = ag.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(a.version))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	rules, err := nodes.Open(archive)
+	if err != nil {
+		return fmt.Errorf("BUG: rules %s were checked before they were published: %w", a.version, err)
+	}
+	return ag.insist(ctx, "storing rules", func(ctx context.Context) error {
+		if err := ag.store.PutRules(ctx, describe(rules, a.since)); err != nil {
+			return err
+		}
+		keep := rules.Company().Privacy.Retain
+		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+	})
+}
+
+// describe puts rules into the rows that analysts see.
+func describe(rules *nodes.Rules, since time.Time) warehouse.Rules {
+	out := warehouse.Rules{Version: rules.Version(), RecordedTime: since, Document: rules.Document()}
+	for _, n := range rules.Nodes() {
+		out.Nodes = append(out.Nodes, warehouse.Node{
+			Division: n.Node.Division, Territory: n.Node.Territory, DivisionTitle: n.DivisionTitle, TerritoryTitle: n.TerritoryTitle,
+			Timezone: n.Location.String(), BusinessUnits: n.BusinessUnits,
+		})
+	}
+	for _, t := range rules.Territories() {
+		out.Territories = append(out.Territories, warehouse.Territory{Name: t.ID, Timezone: t.Location.String()})
+	}
+	return out
+}
