@@ -59,15 +59,14 @@ func parseDocument(file string, data []byte, faults *Faults) (*document, value, 
 	}
 	tree, err := parseYAML(d.text)
 	if err != nil {
-		at, message := place{1, 1}, err.Error()
-		var ye yaml.Error
-		if errors.As(err, &ye) {
-			message = ye.GetMessage()
-			if t := ye.GetToken(); t != nil && t.Position != nil {
-				at = place{t.Position.Line, max(t.Position.Column, 1)}
-			}
+		var ye yaml.Error // its Error method would print the source around the place as well
+		if !errors.As(err, &ye) {
+			d.fault(place{1, 1}, "not valid YAML: %v", err)
+		} else if t := ye.GetToken(); t == nil || t.Position == nil {
+			d.fault(place{1, 1}, "not valid YAML: %s", ye.GetMessage())
+		} else {
+			d.fault(place{t.Position.Line, max(t.Position.Column, 1)}, "not valid YAML: %s", ye.GetMessage())
 		}
-		d.fault(at, "not valid YAML: %s", message)
 		return d, value{}, false
 	}
 	var bodies []ast.Node

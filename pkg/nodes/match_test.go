@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -403,5 +405,52 @@ func TestMutedKeepsWhatMatchLeavesOut(t *testing.T) {
 	m.Match(&social.Event{Source: "facebook", Kind: social.Post, Text: "cordia", PlaceCountry: "AT"})
 	if len(m.Muted()) != 0 {
 		t.Errorf("muted matches of the event before: %v", m.Muted())
+	}
+}
+
+func TestMatchAllocatesNothingInTheSteadyState(t *testing.T) {
+	r := load(t, routingCompany)
+	m := r.Matcher()
+	f := func(e social.Event) {
+		t.Helper()
+		e.Source, e.Kind = "facebook", social.Post
+		for range 3 {
+			m.Match(&e)
+		}
+		if n := testing.AllocsPerRun(100, func() { m.Match(&e) }); n != 0 {
+			t.Errorf("%q: %v allocations", e.Text, n)
+		}
+	}
+	f(social.Event{Text: "nothing that concerns anybody"})
+	f(social.Event{Text: "Cordia works fast, price is fine, #aortin", PlaceCountry: "AT", Hashtags: []string{"#Aortin"}})
+	f(social.Event{Text: "Größere Übel, ｶﾞｽ, e\u0301, กินยาแล้วที่ and cordia Aktie", Lang: "de-AT"})
+	f(social.Event{Text: "hello", Account: "heart-at", Author: social.Author{ID: "lung-de"}})
+}
+
+func TestRulesServeManyMatchersAtOnce(t *testing.T) {
+	r := load(t, routingCompany)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			m := r.Matcher()
+			for i := range 200 {
+				e := &social.Event{Source: "facebook", Kind: social.Post, Text: "Cordia NEAR Müller " + strings.Repeat("é", i%7), PlaceCountry: "AT"}
+				if got := len(m.Match(e)); got != 2 {
+					t.Errorf("got %d matches", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestALongTextOfProductNamesIsMatchedInTime(t *testing.T) {
+	m := listening(t, "products NEAR/1 competitors OR nothing").Matcher()
+	e := &social.Event{Source: "x", Kind: social.Post, Text: strings.Repeat("examora rash und ", 1<<16) + "rivalora examora", PlaceCountry: "FR"}
+	start := time.Now()
+	m.Match(e)
+	// A quadratic step would take minutes; the linear one takes some 20 ms.
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("1 MiB took %v", took)
 	}
 }
