@@ -169,8 +169,9 @@ type normaliser struct {
 	traced   bool
 	last     uint32 // properties of the last character that was not left out
 	composed bool   // the text is in NFKC already
-	scratch  []byte
-	origins  []int32
+	scratch  []byte  // the text in NFKC
+	origins  []int32 // for each byte of scratch, where in the text it comes from
+	segments norm.Iter
 }
 
 // isASCII reports whether s needs no normal form.
@@ -203,15 +204,10 @@ func (n *normaliser) normalise(text string) []byte {
 // compose writes the NFKC form of text to scratch. It is needed only where marks merge with what they stand on.
 func (n *normaliser) compose(text string) {
 	n.scratch, n.origins = n.scratch[:0], n.origins[:0]
-	if !n.traced {
-		n.scratch = norm.NFKC.AppendString(n.scratch, text)
-		return
-	}
-	var it norm.Iter
-	it.InitString(norm.NFKC, text)
-	for !it.Done() {
-		from := it.Pos()
-		segment := it.Next()
+	n.segments.InitString(norm.NFKC, text)
+	for !n.segments.Done() {
+		from := n.segments.Pos()
+		segment := n.segments.Next()
 		n.scratch = append(n.scratch, segment...)
 		for range segment {
 			n.origins = append(n.origins, int32(from))
