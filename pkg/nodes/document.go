@@ -45,7 +45,7 @@ func parseDocument(file string, data []byte, faults *Faults) (*document, value, 
 	d := &document{file: file, text: strings.TrimPrefix(string(data), "\ufeff"), places: map[string]place{}, faults: faults}
 	d.lines = append(d.lines, 0)
 	for i := range len(d.text) {
-		if d.text[i] == '\n' {
+		if d.text[i] == '\n' || d.text[i] == '\r' && !strings.HasPrefix(d.text[i:], "\r\n") { // as YAML breaks lines
 			d.lines = append(d.lines, i+1)
 		}
 	}

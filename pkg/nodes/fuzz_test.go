@@ -87,7 +87,7 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("not faults: %v", err)
 			}
 			for _, fault := range faults {
-				if fault.Line > strings.Count(string(data), "\n")+2 {
+				if fault.Line > strings.Count(string(data), "\n")+strings.Count(string(data), "\r")+2 {
 					t.Fatalf("%v is below the end of the file", fault)
 				}
 			}

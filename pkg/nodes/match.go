@@ -174,13 +174,11 @@ func (m *Matcher) found(id, field int32, end int) {
 func (m *Matcher) locate() {
 	m.country, m.method = "", social.CountryNone
 	if c := m.event.PlaceCountry; len(c) == 2 {
-		m.country, m.method = upper(c), social.CountryByPlace
+		m.country, m.method = strings.ToUpper(c), social.CountryByPlace
 	} else if c := m.event.Author.Country; len(c) == 2 {
-		m.country, m.method = upper(c), social.CountryByAuthor
+		m.country, m.method = strings.ToUpper(c), social.CountryByAuthor
 	}
 }
-
-func upper(s string) string { return strings.ToUpper(s) } // returns s itself when it is in capitals already
 
 // byAccount routes an event to the node of the account it stands on and of the account that wrote it.
 func (m *Matcher) byAccount(on, by *owned) {

@@ -167,8 +167,8 @@ type normaliser struct {
 	out      []byte
 	places   []int32 // for each byte of out, where in the text it comes from; kept only when traced
 	traced   bool
-	last     uint32 // properties of the last character that was not left out
-	composed bool   // the text is in NFKC already
+	last     uint32  // properties of the last character that was not left out
+	composed bool    // the text is in NFKC already
 	scratch  []byte  // the text in NFKC
 	origins  []int32 // for each byte of scratch, where in the text it comes from
 	segments norm.Iter
