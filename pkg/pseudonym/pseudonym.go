@@ -78,16 +78,14 @@ func (k *Keyer) Key(source, id string) social.Key {
 	return key
 }
 
-// Seal encrypts plain for whoever has the secret (AES-256-GCM). The nonce is made from the content, so that the same
-// original is sealed to the same bytes however often it comes.
-func (k *Keyer) Seal(plain []byte) []byte {
+// Seal appends plain to dst, encrypted for whoever has the secret (AES-256-GCM). The nonce is made from the content,
+// so that the same original is sealed to the same bytes however often it comes.
+func (k *Keyer) Seal(dst, plain []byte) []byte {
 	k.nonces.Reset()
 	k.nonces.Write(plain)
 	k.buf = k.nonces.Sum(k.buf[:0])
-	size := k.aead.NonceSize()
-	sealed := make([]byte, size, size+len(plain)+k.aead.Overhead())
-	copy(sealed, k.buf)
-	return k.aead.Seal(sealed, sealed[:size], plain, nil)
+	nonce := k.buf[:k.aead.NonceSize()]
+	return k.aead.Seal(append(dst, nonce...), nonce, plain, nil)
 }
 
 // ErrSeal says that bytes were sealed with another secret, or changed since.

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/segmentio/encoding/json"
@@ -61,10 +63,25 @@ func AppendStatement(dst []byte, s *social.Statement) []byte {
 
 // AppendOriginal appends o as one line of a fact frame.
 func AppendOriginal(dst []byte, o *social.Original) []byte {
-	return appendFact(dst, &rawFact{
-		Kind: originalKind, Key: o.EventKey.String(), Source: o.Source,
-		RecordedTime: o.RecordedTime.UnixMilli(), Sealed: o.Sealed,
-	})
+	dst = append(dst, `{"kind":"`+originalKind+`","key":"`...)
+	dst = appendHex(dst, o.EventKey[:])
+	dst = append(dst, `","source":"`...)
+	dst = append(dst, o.Source...)
+	dst = append(dst, `","recorded_time":`...)
+	dst = strconv.AppendInt(dst, o.RecordedTime.UnixMilli(), 10)
+	dst = append(dst, `,"sealed":"`...)
+	dst = base64.StdEncoding.AppendEncode(dst, o.Sealed)
+	return append(dst, "\"}\n"...)
+}
+
+// AppendIdentity appends what leads back to the person behind an event: the plain text of an original.
+func AppendIdentity(dst []byte, e *social.Event) []byte {
+	for _, field := range [...]struct{ name, value string }{
+		{`{"id":`, e.ID}, {`,"url":`, e.URL}, {`,"author_id":`, e.Author.ID}, {`,"handle":`, e.Author.Handle}, {`,"name":`, e.Author.Name},
+	} {
+		dst = appendString(append(dst, field.name...), field.value)
+	}
+	return append(dst, '}')
 }
 
 func appendFact(dst []byte, raw *rawFact) []byte {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -20,8 +21,6 @@ const (
 	RetractionType = "polyphony.retraction.v1"
 	// MaxBatch bounds a public message in bytes; only a batch of one mention may be larger.
 	MaxBatch = 256 << 10
-
-	timeLayout = "2006-01-02T15:04:05.000Z"
 )
 
 // A public batch is "[", newline, one CloudEvent a line, "]". BeginBatch, AppendMention for each, EndBatch.
@@ -48,9 +47,9 @@ func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
 	dst = append(dst, '.')
 	dst = appendHex(dst, m.Version[:])
 	dst = append(dst, `","time":"`...)
-	dst = m.Time.AppendFormat(dst, timeLayout)
+	dst = appendTime(dst, m.Time)
 	dst = append(dst, `","recordedtime":"`...)
-	dst = m.RecordedTime.AppendFormat(dst, timeLayout)
+	dst = appendTime(dst, m.RecordedTime)
 	dst = append(dst, `","datacontenttype":"application/json","data":`...)
 	dst = AppendMentionData(dst, m)
 	return append(dst, "},\n"...)
@@ -66,9 +65,9 @@ func AppendMentionData(dst []byte, m *social.Mention) []byte {
 	dst = append(dst, `","version":"`...)
 	dst = appendHex(dst, m.Version[:])
 	dst = append(dst, `","time":"`...)
-	dst = m.Time.AppendFormat(dst, timeLayout)
+	dst = appendTime(dst, m.Time)
 	dst = append(dst, `","recorded_time":"`...)
-	dst = m.RecordedTime.AppendFormat(dst, timeLayout)
+	dst = appendTime(dst, m.RecordedTime)
 	dst = append(dst, `","source":"`...)
 	dst = append(dst, m.Source...)
 	dst = append(dst, `","kind":"`...)
@@ -141,12 +140,25 @@ func appendKey(dst []byte, name string, k social.Key) []byte {
 	return appendHex(dst, k[:])
 }
 
-func appendHex(dst, b []byte) []byte {
-	const digits = "0123456789abcdef"
-	for _, c := range b {
-		dst = append(dst, digits[c>>4], digits[c&15])
-	}
-	return dst
+func appendHex(dst, b []byte) []byte { return hex.AppendEncode(dst, b) }
+
+// appendTime appends RFC 3339 in UTC with milliseconds, for years of four digits; a mention has several times, and the
+// general formatter takes as long for one as all the rest of a mention's short fields.
+func appendTime(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	ms := t.Nanosecond() / 1e6
+	two := func(n int) (byte, byte) { return byte('0' + n/10), byte('0' + n%10) }
+	y1, y2 := two(year / 100 % 100)
+	y3, y4 := two(year % 100)
+	mo1, mo2 := two(int(month))
+	d1, d2 := two(day)
+	h1, h2 := two(hour)
+	mi1, mi2 := two(minute)
+	s1, s2 := two(second)
+	return append(dst, y1, y2, y3, y4, '-', mo1, mo2, '-', d1, d2, 'T', h1, h2, ':', mi1, mi2, ':', s1, s2, '.',
+		byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
 }
 
 // appendNames appends names as they stand in the nodes directory: none of them needs escaping.

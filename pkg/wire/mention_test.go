@@ -104,6 +104,16 @@ func drawMention(t *rapid.T) social.Mention {
 	return m
 }
 
+// Times are written as the standard library writes them.
+func TestAppendTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.UnixMilli(rapid.Int64Range(-1e12, 2e14).Draw(t, "ms"))
+		if got, want := string(appendTime(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000Z"); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
+}
+
 func FuzzDecodeBatch(f *testing.F) {
 	m := exampleMention()
 	f.Add(EndBatch(AppendMention(BeginBatch(nil), "/polyphony/x", &m)))

@@ -325,10 +325,8 @@ func BenchmarkEvent(b *testing.B) {
 			w.out.reset()
 			for i := 0; b.Loop(); i++ {
 				if i%1000 == 0 {
+					w.out.messages()
 					w.out.reset()
-					for _, n := range w.out.nodes {
-						n.n = 0
-					}
 				}
 				w.event(m, line, recorded)
 			}

@@ -1,7 +1,6 @@
 package enrich
 
 import (
-	"encoding/json"
 	"iter"
 	"strconv"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"polyphony/pkg/nodes"
 	"polyphony/pkg/pseudonym"
 	"polyphony/pkg/social"
+	"polyphony/pkg/wire"
 )
 
 // Enrichment makes mentions and facts of events, one event at a time and in its own memory. It is pure: the same event
@@ -18,6 +18,9 @@ import (
 type Enrichment struct {
 	keyer  *pseudonym.Keyer
 	masker masker
+
+	plain, sealed []byte // of original
+	made          social.Original
 }
 
 // NewEnrichment makes an enrichment with a keyer of its own.
@@ -94,15 +97,13 @@ func contentHash(m *social.Mention) uint64 {
 	return h.Sum64()
 }
 
-// original seals what leads back to the author: to answer a post, somebody with the right to must find it.
+// original seals what leads back to the author: to answer a post, somebody with the right to must find it. It is
+// valid until the next one.
 func (en *Enrichment) original(e *social.Event, key social.Key, recorded time.Time) *social.Original {
-	plain, err := json.Marshal(map[string]string{
-		"id": e.ID, "author_id": e.Author.ID, "handle": e.Author.Handle, "name": e.Author.Name, "url": e.URL,
-	})
-	if err != nil {
-		panic("BUG: a map of strings cannot fail to encode: " + err.Error())
-	}
-	return &social.Original{EventKey: key, Source: e.Source, RecordedTime: recorded, Sealed: en.keyer.Seal(plain)}
+	en.plain = wire.AppendIdentity(en.plain[:0], e)
+	en.sealed = en.keyer.Seal(en.sealed[:0], en.plain)
+	en.made = social.Original{EventKey: key, Source: e.Source, RecordedTime: recorded, Sealed: en.sealed}
+	return &en.made
 }
 
 // statement makes a fact of an edit, a deletion or totals. What it changes is worked out where the posts are.
@@ -116,7 +117,7 @@ func (en *Enrichment) statement(e *social.Event, line []byte, version string, re
 		ObjectKey: object, ObjectAuthor: author,
 	}
 	if e.Kind == social.Edit {
-		s.Text, s.Lang, s.Sealed = en.masker.mask(e, e.PlaceCountry), e.Lang, en.keyer.Seal(line)
+		s.Text, s.Lang, s.Sealed = en.masker.mask(e, e.PlaceCountry), e.Lang, en.keyer.Seal(nil, line)
 	}
 	s.Key = en.statementKey(s)
 	return s

@@ -34,7 +34,10 @@ func (o *outbox) reset() {
 	if o.nodes == nil {
 		o.nodes = map[social.Node]*nodeBatch{}
 	}
-	o.ready, o.facts = o.ready[:0], o.facts[:0]
+	if o.free = append(o.free, o.lent...); len(o.free) > keptBatches {
+		o.free = o.free[:keptBatches]
+	}
+	o.ready, o.lent, o.facts = o.ready[:0], o.lent[:0], o.facts[:0]
 	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
 }
 
@@ -45,26 +48,41 @@ func (o *outbox) mention(origin string, m *social.Mention) {
 		o.nodes[m.Node] = b
 	}
 	if b.n == 0 {
-		b.batch = wire.BeginBatch(b.batch)
+		b.batch = wire.BeginBatch(o.memory())
 	}
 	before := len(b.batch)
 	b.batch = wire.AppendMention(b.batch, origin, m)
 	o.mentions++
 	if b.n++; len(b.batch) > wire.MaxBatch && b.n > 1 { // the last one begins the next message
-		last := append([]byte(nil), b.batch[before:]...)
+		next := append(wire.BeginBatch(o.memory()), b.batch[before:]...)
 		b.batch, b.n = b.batch[:before], b.n-1
 		o.close(b)
-		b.batch, b.n = append(wire.BeginBatch(nil), last...), 1
+		b.batch, b.n = next, 1
 	}
 }
 
-// close makes a message of a node's batch. The message owns the bytes when the batch goes on.
+// keptBatches bounds the memory kept for messages: 16 MiB when all are full.
+const keptBatches = 64
+
+// memory gives room for a message, used before if possible.
+func (o *outbox) memory() []byte {
+	n := len(o.free)
+	if n == 0 {
+		return nil
+	}
+	buffer := o.free[n-1]
+	o.free = o.free[:n-1]
+	return buffer
+}
+
+// close makes a message of a node's batch.
 func (o *outbox) close(b *nodeBatch) {
 	b.batch = wire.EndBatch(b.batch)
+	o.lent = append(o.lent, b.batch)
 	o.ready = append(o.ready, bus.Message{
 		Subject: b.subject, Data: b.batch, Header: bus.Header{"Content-Type": {wire.BatchContentType}},
 	})
-	b.n = 0
+	b.batch, b.n = nil, 0
 }
 
 func (o *outbox) original(original *social.Original) {
