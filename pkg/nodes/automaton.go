@@ -27,7 +27,7 @@ type automaton struct {
 
 const accepts = 1 << 31
 
-// maxTable bounds the transition table: 32 Mi entries are 128 MiB, some 25,000 terms; two versions fit into a service.
+// maxTable bounds the transition table: 32 Mi entries are 128 MiB, some 50,000 terms of mixed scripts; two versions fit into a service.
 const maxTable = 32 << 20
 
 // newAutomaton builds the machine; patterns must be distinct and not empty.
