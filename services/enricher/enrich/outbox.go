@@ -14,9 +14,11 @@ import (
 type outbox struct {
 	nodes map[social.Node]*nodeBatch
 	ready []bus.Message
+	lent  [][]byte // memory of ready messages, free again at the next reset
+	free  [][]byte
 	facts []byte
-	rejected,
-	events, unmatched, mentions int
+
+	events, unmatched, mentions, rejected int
 }
 
 // nodeBatch is the public message of a node in the making.
