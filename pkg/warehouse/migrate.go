@@ -55,7 +55,7 @@ func readMigrations(files fs.FS) ([]migration, error) {
 func statements(text string) []string {
 	var list []string
 	for s := range strings.SplitSeq(text, ";\n") {
-		if s = strings.TrimSpace(s); s != "" {
+		if s = strings.TrimSuffix(strings.TrimSpace(s), ";"); s != "" {
 			list = append(list, s)
 		}
 	}

@@ -203,15 +203,8 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 // PutFreshness says that everything of a stream which was recorded before completeUntil is readable; sequence is the
 // last message stored. Of several the latest holds.
 func (w *Warehouse) PutFreshness(ctx context.Context, stream string, completeUntil time.Time, sequence uint64) error {
-	return w.send(ctx, func(s *sender) error {
-		name, until := newLow(), newTimes()
-		name.Append(stream)
-		until.AppendRaw(proto.DateTime64(completeUntil.UnixMilli()))
-		return s.insert(ctx, "freshness_store", proto.Input{
-			{Name: "stream", Data: name},
-			{Name: "complete_until", Data: until},
-			{Name: "sequence", Data: proto.ColUInt64{sequence}},
-		})
+	return w.put(ctx, "freshness_store (stream, complete_until, sequence)", 1, func(int) []any {
+		return []any{stream, completeUntil, sequence}
 	})
 }
 

@@ -1,0 +1,180 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"golang.org/x/sync/errgroup"
+
+	"polyphony/pkg/embedded"
+	"polyphony/pkg/embedded/enginetest"
+	"polyphony/schemas"
+)
+
+func TestMigrateAgain(t *testing.T) {
+	w := start(t)
+	same := func(what string) {
+		t.Helper()
+		if err := w.Migrate(t.Context(), func(line string) { t.Errorf("%s: %s", what, line) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same("a second time")
+
+	// Every statement may run again: that is what makes two migrations at once, or one that was killed, harmless.
+	insert(t, w, history(newRand(1), 10)...)
+	exec(t, w, "TRUNCATE TABLE migrations")
+	if err := w.Migrate(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, w, "SELECT toString(count()) FROM mentions"); got[0] != "10" {
+		t.Errorf("%s mentions are left of 10", got[0])
+	}
+}
+
+func TestMigrateConcurrently(t *testing.T) {
+	engine := enginetest.ClickHouse(t)
+	var group errgroup.Group
+	for range 4 {
+		w, err := Open(t.Context(), Config{Addr: engine.Addr()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		group.Go(func() error { return w.Migrate(t.Context(), func(string) {}) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMigrateRefusesANewerSchema(t *testing.T) {
+	w := start(t)
+	exec(t, w, "INSERT INTO migrations VALUES (9999, 'from the future', now64(3))")
+	err := w.Migrate(t.Context(), func(string) {})
+	if err == nil || !strings.Contains(err.Error(), "newer binary") {
+		t.Errorf("Migrate: %v", err)
+	}
+}
+
+func TestMigrationsAreNumbered(t *testing.T) {
+	migrations, err := readMigrations(schemas.ClickHouseFS)
+	if err != nil || len(migrations) == 0 {
+		t.Fatalf("%d migrations, %v", len(migrations), err)
+	}
+	for _, m := range migrations {
+		for _, s := range m.statements {
+			if !regexp.MustCompile(`(?m)^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE .* IF (NOT )?EXISTS)`).MatchString(s) {
+				t.Errorf("%s: not repeatable: %.80s", m.name, s)
+			}
+		}
+	}
+}
+
+func TestStatements(t *testing.T) {
+	f := func(text string, want ...string) {
+		t.Helper()
+		if got := statements(text); fmt.Sprint(got) != fmt.Sprint(want) || len(got) != len(want) {
+			t.Errorf("statements(%q) = %q, want %q", text, got, want)
+		}
+	}
+	f("")
+	f("\n\n")
+	f("A;\n", "A")
+	f("A;\n-- it's; fine\nB;", "A", "-- it's; fine\nB")
+	f("A\n;\nB\n", "A", "B")
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	f := func(config Config, want string) {
+		t.Helper()
+		w, err := Open(t.Context(), config)
+		if err == nil {
+			w.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open(%+v): %v, want %q", config, err, want)
+		}
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := free.Addr().String()
+	free.Close()
+	f(Config{Addr: closed}, "is it running")
+
+	engine := enginetest.ClickHouse(t)
+	f(Config{Addr: engine.HTTPAddr()}, "native port")
+	f(Config{Addr: engine.Addr(), User: "nobody"}, "turned user nobody away")
+	f(Config{Addr: engine.Addr(), Database: "Robert'; DROP"}, "database name")
+}
+
+func TestOpenRefusesAServerThatForgets(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "config.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const forgets = `<clickhouse><merge_tree><allow_experimental_replacing_merge_with_cleanup>1</allow_experimental_replacing_merge_with_cleanup></merge_tree></clickhouse>`
+	if err := os.WriteFile(filepath.Join(dir, "config.d", "forgets.xml"), []byte(forgets), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	engine, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseConfig{
+		Dir: dir, Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: enginetest.Log(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close(context.Background())
+	w, err := Open(t.Context(), Config{Addr: engine.Addr()})
+	if err == nil {
+		w.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "forgets deletions") {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestRetry(t *testing.T) {
+	f := func(err error, want bool) {
+		t.Helper()
+		if got := Retry(err); got != want {
+			t.Errorf("Retry(%v) = %v, want %v", err, got, want)
+		}
+	}
+	f(nil, false)
+	f(errors.New("something new"), true)
+	f(context.DeadlineExceeded, true)
+	f(&net.OpError{Op: "dial", Err: errors.New("refused")}, true)
+	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrTooManyParts}), true)
+	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrMemoryLimitExceeded}), true)
+	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrUnknownTable}), true)
+	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrTypeMismatch}), false)
+	f(fmt.Errorf("reading: %w", &clickhouse.Exception{Code: int32(proto.ErrUnknownIdentifier)}), false)
+	f(errors.Join(errors.New("a"), &clickhouse.Exception{Code: int32(proto.ErrSyntaxError)}), false)
+}
+
+// TestRetryOnTheRealServer checks that both halves of the driver tell their errors in the form that Retry reads.
+func TestRetryOnTheRealServer(t *testing.T) {
+	w := start(t)
+	asked := w.conn.Exec(t.Context(), "SELECT no_such_column FROM touches")
+	sent := w.send(t.Context(), func(s *sender) error {
+		return s.insert(t.Context(), "touches", proto.Input{{Name: "no_such_column", Data: proto.ColUInt64{1}}})
+	})
+	missing := w.send(t.Context(), func(s *sender) error {
+		return s.insert(t.Context(), "no_such_table", proto.Input{{Name: "a", Data: proto.ColUInt64{1}}})
+	})
+	if Retry(asked) || Retry(sent) || !Retry(missing) {
+		t.Errorf("Retry(%v) = %v, Retry(%v) = %v, Retry(%v) = %v", asked, Retry(asked), sent, Retry(sent), missing, Retry(missing))
+	}
+}

@@ -1,0 +1,124 @@
+package warehouse
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"polyphony/pkg/social"
+)
+
+func TestStatementsAreFacts(t *testing.T) {
+	w := start(t)
+	r := newRand(51)
+	post, author := key(r), key(r)
+	counters := social.Statement{Key: key(r), Source: "x", Kind: social.Counted, ObjectKey: post, Time: epoch, RecordedTime: epoch,
+		Counters: social.Counters{Likes: 1, Replies: 2, Shares: 3, Views: 4}}
+	edit := social.Statement{Key: key(r), Source: "x", Kind: social.Edit, ObjectKey: post, ObjectAuthor: author, Time: epoch.Add(time.Minute),
+		RecordedTime: epoch, Text: "new words", Lang: "en", RulesVersion: "v1", Sealed: []byte("sealed")}
+	gone := social.Statement{Key: key(r), Source: "x", Kind: social.Delete, ObjectAuthor: author, Time: epoch.AddDate(-10, 0, 0), RecordedTime: epoch}
+	otherWords := edit
+	otherWords.Text = "other words"
+	later := edit
+	later.RecordedTime = epoch.Add(time.Hour)
+
+	read := func() []string {
+		return query(t, w, `SELECT toString((kind, object_key = unhex(?), object_author_key = unhex(?), likes, replies, shares, views, text, lang, recorded_time))
+			FROM statements FINAL ORDER BY kind`, post.String(), author.String())
+	}
+	put := func(list ...social.Statement) {
+		t.Helper()
+		if err := w.InsertStatements(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(counters, edit, gone)
+	want := []string{
+		"('edit',1,1,0,0,0,0,'new words','en','2026-05-25 14:00:00.000')",
+		"('delete',0,1,0,0,0,0,'','','2026-05-25 14:00:00.000')",
+		"('counters',1,0,1,2,3,4,'','','2026-05-25 14:00:00.000')",
+	}
+	same(t, "statements", want, read())
+	put(later, gone, counters, edit)
+	same(t, "repeated", want, read())
+	put(otherWords)
+	first := read()
+	put(edit)
+	same(t, "two edits of one time, either order", first, read())
+	same(t, "originals", []string{"x sealed"}, query(t, w, "SELECT source || ' ' || sealed FROM originals FINAL WHERE event_key = unhex(?)", edit.Key.String()))
+	put()
+}
+
+func TestFirstOriginalStands(t *testing.T) {
+	w := start(t)
+	k := social.Key{1}
+	put := func(at time.Time, sealed string) {
+		t.Helper()
+		err := w.InsertOriginals(t.Context(), []social.Original{{EventKey: k, Source: "x", RecordedTime: at, Sealed: []byte(sealed)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(epoch, "first")
+	put(epoch.Add(time.Minute), "second")
+	put(epoch, "first")
+	same(t, "original", []string{"first"}, query(t, w, "SELECT sealed FROM originals FINAL"))
+}
+
+func TestRejects(t *testing.T) {
+	w := start(t)
+	var rejects []Reject
+	for i := range 130 { // more months than one INSERT may touch
+		rejects = append(rejects, Reject{Sequence: uint64(i), Index: 1, Stage: "ingest", Code: "invalid_json", Source: "x",
+			Detail: fmt.Sprintf("line %d", i), Time: time.Now().AddDate(0, 0, -i/2)})
+	}
+	for range 2 {
+		if err := w.InsertRejects(t.Context(), rejects); err != nil {
+			t.Fatal(err)
+		}
+		slices.Reverse(rejects)
+	}
+	same(t, "rejects", []string{"(130,8385,'ingest')"},
+		query(t, w, "SELECT toString((count(), sum(sequence), any(stage))) FROM rejects FINAL"))
+}
+
+func TestFreshnessNeverFallsBack(t *testing.T) {
+	w := start(t)
+	for _, minutes := range []int{1, 3, 2} {
+		if err := w.PutFreshness(t.Context(), "MENTIONS", epoch.Add(time.Duration(minutes)*time.Minute), uint64(minutes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "freshness", []string{"MENTIONS 2026-05-25 14:03:00.000 3"},
+		query(t, w, "SELECT stream || ' ' || toString(complete_until) || ' ' || toString(sequence) FROM freshness"))
+}
+
+func TestRetention(t *testing.T) {
+	w := start(t)
+	facts := history(newRand(52), 90)
+	for i := range facts {
+		facts[i].Time = time.Now().UTC().AddDate(0, 0, -i*10)
+		facts[i].Text = "words"
+	}
+	insert(t, w, facts...)
+	set := func(r Retention) {
+		t.Helper()
+		if err := w.SetRetention(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const day = 24 * time.Hour
+	set(Retention{Text: 90 * day, Mentions: 400 * day, Metrics: 1800 * day})
+	set(Retention{Text: 90 * day, Mentions: 400 * day, Metrics: 1800 * day})
+	exec(t, w, "OPTIMIZE TABLE mentions_store FINAL")
+	oldest, words := query(t, w, "SELECT toString(max(dateDiff('day', time, now())) BETWEEN 400 AND 440) FROM mentions"),
+		query(t, w, "SELECT toString(max(dateDiff('day', time, now()))) FROM mentions WHERE text != ''")
+	same(t, "oldest mention", []string{"1"}, oldest)
+	same(t, "oldest words", []string{"80"}, words)
+
+	set(Retention{})
+	insert(t, w, facts...)
+	exec(t, w, "OPTIMIZE TABLE mentions_store FINAL")
+	same(t, "kept for ever", []string{"90"}, query(t, w, "SELECT toString(countIf(text != '')) FROM mentions_store FINAL"))
+}
