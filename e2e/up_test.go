@@ -224,6 +224,9 @@ func (u *up) await(what string, check func() error) {
 	await(u.t, what, check)
 }
 
+// errNone says that what is waited for is not there yet.
+var errNone = errors.New("not yet")
+
 func await(t *testing.T, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)

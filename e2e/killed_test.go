@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+)
+
+// TestKilled: whatever ends the process, and whenever, nothing that was answered 202 is lost and nothing is counted
+// twice. Senders repeat what was not answered.
+func TestKilled(t *testing.T) {
+	events := 100_000
+	if testing.Short() {
+		events = 30_000
+	}
+	g := generate(t, 8, events)
+	u := startUp(t)
+	pieces := g.pieces(t, 250)
+	s := newSender(u.at["http"], len(pieces)/10)
+	sent := make(chan error, 1)
+	go func() { sent <- s.send(t.Context(), pieces) }()
+	reach := func(percent int) {
+		t.Helper()
+		for done := range s.answered {
+			if done*100 >= percent*len(pieces) {
+				return
+			}
+		}
+		t.Fatalf("the sender ended before %d %%: %v", percent, <-sent)
+	}
+	moreRows := func() {
+		t.Helper()
+		const rowsWritten = "SELECT count() AS n FROM mentions_store"
+		before := rows[struct{ N int }](u, rowsWritten)[0].N
+		u.await("rows to arrive", func() error {
+			if rows[struct{ N int }](u, rowsWritten)[0].N != before {
+				return nil
+			}
+			select { // so that the sender goes on
+			case <-s.answered:
+			default:
+			}
+			return errNone
+		})
+	}
+
+	t.Log("kill under load, before anything was flushed")
+	reach(10)
+	u.kill()
+	u.start()
+
+	t.Log("kill just when rows were written: touches and acknowledgements may be missing")
+	reach(25)
+	moreRows()
+	u.kill()
+
+	t.Log("kill a start before it is ready")
+	u.launch()
+	u.await("the engine to be started", func() error {
+		if u.engine() == 0 {
+			return errNone
+		}
+		return nil
+	})
+	u.kill()
+	u.start()
+
+	t.Log("drain under load")
+	reach(40)
+	u.drain()
+	u.start()
+
+	t.Log("kill ClickHouse alone: up says so and ends")
+	reach(55)
+	if err := syscall.Kill(u.engine(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-u.exited
+	if code := u.cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d after the end of ClickHouse", code)
+	}
+	u.start()
+
+	t.Log("drain twice in a row, the second at once")
+	reach(70)
+	u.drain()
+	u.start()
+	u.drain()
+	u.start()
+
+	t.Log("kill with the last events accepted and not yet counted")
+	reach(100)
+	u.kill()
+	u.start()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	u.mustEqual(g.truth)
+
+	t.Log("send everything once more")
+	if err := newSender(u.at["http"], len(pieces)).send(t.Context(), pieces); err != nil {
+		t.Fatal(err)
+	}
+	u.mustEqual(g.truth)
+}
