@@ -24,6 +24,11 @@ const (
 // requests are finished, then each part in order. ready is called once with the address served on, when every part
 // says it can work.
 func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), parts ...Part) error {
+	profiled, err := startProfile(p.profileDir)
+	if err != nil {
+		return err
+	}
+	defer profiled()
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listening for HTTP: %w; stop what uses the address or choose another", err)

@@ -105,7 +105,8 @@ func Version() string {
 
 // ProcessConfig is what every process may be told.
 type ProcessConfig struct {
-	LogLevel slog.Level `env:"POLYPHONY_LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
+	LogLevel   slog.Level `env:"POLYPHONY_LOG_LEVEL" default:"info" help:"debug, info, warn or error"`
+	ProfileDir string     `env:"POLYPHONY_PROFILE_DIR" help:"a directory for cpu.pprof, a CPU profile from start to drain; empty for none"`
 }
 
 // HTTPConfig is where a service answers.
@@ -124,6 +125,8 @@ type NATSConfig struct {
 type Process struct {
 	Log      *slog.Logger
 	Registry *prometheus.Registry
+
+	profileDir string
 }
 
 // NewProcess logs to w, a line of text an event.
@@ -134,7 +137,7 @@ func NewProcess(cfg ProcessConfig, w io.Writer) *Process {
 		Name: "polyphony_build_info", Help: "Always 1; the label says what runs.", ConstLabels: prometheus.Labels{"version": Version()}})
 	build.Set(1)
 	registry.MustRegister(build)
-	return &Process{Log: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel})), Registry: registry}
+	return &Process{Log: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel})), Registry: registry, profileDir: cfg.ProfileDir}
 }
 
 // Part is one service within a process.

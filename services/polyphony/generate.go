@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"polyphony/pkg/nodes"
+	"polyphony/pkg/service"
 	"polyphony/services/polyphony/generate"
 )
 
@@ -20,6 +21,11 @@ type generateCommand struct {
 	Nodes  string    `default:"./deploy/nodes" placeholder:"DIR" help:"The nodes directory (default ${default})."`
 	Out    string    `placeholder:"FILE" help:"Where events go (default: standard output)."`
 	Truth  string    `placeholder:"FILE" help:"Where {division,territory,bucket,mentions,voices} per hour go."`
+
+	Matching   float64 `default:"0.4" help:"Share of events that concern a node (default ${default})."`
+	Duplicates float64 `default:"0.05" help:"Share of lines that repeat an earlier one (default ${default})."`
+	Invalid    float64 `default:"0.01" help:"Share of lines that must be rejected (default ${default})."`
+	LineBytes  int     `name:"line-bytes" placeholder:"N" help:"Average length of a line (default: as long as they come)."`
 }
 
 func (g *generateCommand) Run(ctx context.Context, std streams) error {
@@ -31,7 +37,14 @@ func (g *generateCommand) Run(ctx context.Context, std streams) error {
 	if end.IsZero() {
 		end = time.Now().UTC().Truncate(time.Hour)
 	}
-	generator, err := generate.New(planOf(rules), generate.Default(g.Seed, g.Events, end))
+	mix := generate.Default(g.Seed, g.Events, end)
+	mix.Matching, mix.Duplicates, mix.Invalid, mix.PadTo = g.Matching, g.Duplicates, g.Invalid, g.LineBytes
+	for _, share := range []float64{mix.Matching, mix.Duplicates, mix.Invalid} {
+		if !(share >= 0 && share <= 1) {
+			return &service.UsageError{Err: fmt.Errorf("%v is no share: want 0 to 1", share)}
+		}
+	}
+	generator, err := generate.New(planOf(rules), mix)
 	if err != nil {
 		return err
 	}
