@@ -1,7 +1,8 @@
 # Needs Go and, for the ClickHouse library, npm; `make help` lists the targets.
 PROGRAMS := ingester enricher aggregator polyphony
 LIBRARY  := deploy/embedded/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so
-FUZZTIME ?= 20s
+FUZZTIME  ?= 20s
+BENCHTIME ?= 200ms
 
 # The race detector needs a C compiler. CI must have one; elsewhere the tests run without it.
 RACE := $(if $(CI)$(shell command -v $$(go env CC)),-race)
@@ -38,8 +39,9 @@ check: ## formatting, vet, module sums
 	go vet ./...
 	go mod verify
 
-bench: build ## measure: every benchmark, end to end last
-	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+bench: build ## measure: every benchmark for BENCHTIME (200ms), end to end last
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -benchmem -timeout 15m ./...
+	go run ./e2e/bench
 
 fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@go list ./... | while read -r package; do \

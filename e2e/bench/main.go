@@ -1,0 +1,128 @@
+// Program bench measures Polyphony end to end on one machine: events over HTTP to rows readable in ClickHouse, beside
+// the bare limits of JetStream and ClickHouse in the same run. It fails when a single event is counted wrongly; a
+// missed limit is shown and does not fail, since other work on the machine can cause it.
+//
+// Run it from the checkout after `make build`:
+//
+//	go run ./e2e/bench --events 1000000
+//
+// Where each number comes from:
+//
+//   - Events are generated to files before anything is measured, without duplicates and bad lines, 700 bytes on average.
+//   - The clock of a run starts with the first request and stops when the rows can be read: all expected rows are counted
+//     in ClickHouse, and then, with the clock stopped, node_metrics_1h is held against the generator's truth, node by
+//     node and hour by hour.
+//   - CPU is user and system time of whole processes, from /proc or their exit status; the polyphony process contains
+//     the embedded NATS, ClickHouse is its child, the client is a process of its own.
+//   - CPU from the raw stream to the rows is that of polyphony and ClickHouse until the rows are readable, less what the
+//     same file costs an ingester binary and a NATS of its own with nobody reading.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"polyphony/pkg/embedded"
+)
+
+// options are the flags.
+type options struct {
+	bin, nodes, tmp string
+	events          int
+	connections     int
+	timeout         time.Duration
+	profile         string
+	json            bool
+}
+
+func main() {
+	embedded.RunChildIfAsked()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
+	if len(os.Args) > 2 && os.Args[1] == workerArg {
+		os.Exit(work(ctx, os.Args[2], os.Args[3:]))
+	}
+	var o options
+	flag.StringVar(&o.bin, "bin", "bin", "directory of the programs that make build made")
+	flag.StringVar(&o.nodes, "nodes", "deploy/nodes", "nodes directory")
+	flag.StringVar(&o.tmp, "tmp", "", "where a directory for data and events is made, and removed again (default: the system's)")
+	flag.IntVar(&o.events, "events", 1_000_000, "events of each throughput run")
+	flag.IntVar(&o.connections, "connections", 8, "connections of the client")
+	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long one run may take to become readable")
+	flag.StringVar(&o.profile, "cpuprofile", "", "directory for CPU profiles of the polyphony process, one directory a run")
+	flag.BoolVar(&o.json, "json", false, "write the report as JSON to standard output, the tables to standard error")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: unknown argument %q; see --help\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	if err := bench(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// errInexact is why a run whose numbers are printed fails nevertheless.
+var errInexact = errors.New("events were lost or counted twice")
+
+// bench runs everything, in a directory that it removes again.
+func bench(ctx context.Context, o options) error {
+	for _, program := range []string{"polyphony", "ingester"} {
+		if _, err := os.Stat(filepath.Join(o.bin, program)); err != nil {
+			return fmt.Errorf("%w: run `make build` first, in the checkout", err)
+		}
+	}
+	dir, err := os.MkdirTemp(o.tmp, "polyphony-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r := report{Cores: runtime.NumCPU(), Load: loadAverage()}
+	err = measure(ctx, o, dir, &r)
+	out := os.Stdout
+	if o.json {
+		out = os.Stderr
+		if jsonErr := json.NewEncoder(os.Stdout).Encode(&r); jsonErr != nil {
+			return jsonErr
+		}
+	}
+	r.print(out)
+	if err == nil && !r.exact() {
+		err = errInexact
+	}
+	return err
+}
+
+// measure fills in the report, part after part; what an error leaves out is missing from it.
+func measure(ctx context.Context, o options, dir string, r *report) error {
+	for _, matching := range []float64{0.2, 1} {
+		t, err := throughput(ctx, o, filepath.Join(dir, fmt.Sprintf("matching-%.0f", 100*matching)), matching)
+		if t != nil {
+			r.Throughput = append(r.Throughput, t)
+		}
+		if err != nil {
+			return fmt.Errorf("throughput at %.0f %%: %w", 100*matching, err)
+		}
+	}
+	return nil
+}
+
+// say tells what is being done now.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}
+
+func loadAverage() string {
+	content, _ := os.ReadFile("/proc/loadavg")
+	return strings.Join(strings.Fields(string(content))[:min(3, len(strings.Fields(string(content))))], " ")
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+// The limits: what is demanded of two cores with everything on them.
+const (
+	minPerSecond20  = 80_000
+	minPerSecond100 = 40_000
+	maxRawToRows    = 30.0 // us of CPU per matching event
+	maxPeakMB       = 512.0
+)
+
+// report is everything that was measured.
+type report struct {
+	Cores      int              `json:"cores"`
+	Load       string           `json:"load_average_before"`
+	Throughput []*throughputRun `json:"throughput"`
+}
+
+// exact says whether every count was right.
+func (r *report) exact() bool {
+	for _, t := range r.Throughput {
+		if t.Inexact != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *report) print(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer table.Flush()
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(table, "  %s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(table, "%d cores, load average before: %s\n", r.Cores, r.Load)
+	for _, t := range r.Throughput {
+		t.print(table, row)
+	}
+}
+
+func (t *throughputRun) print(w io.Writer, row func(name, format string, args ...any)) {
+	fmt.Fprintf(w, "\n%d events, %.0f %% matching (%d events, %d rows)\n", t.Events, 100*t.Matching, t.Concerning, t.Rows)
+	if t.ReadableIn == 0 {
+		row("not finished", "")
+		return
+	}
+	limit := minPerSecond20
+	if t.Matching == 1 {
+		limit = minPerSecond100
+	}
+	row("end to end", "%.0f events/s\t%s", t.PerSecond, atLeast(t.PerSecond, float64(limit)))
+	row("accepted after", "%.2f s\tall readable after %.2f s", t.AcceptedIn, t.ReadableIn)
+	for _, p := range t.Processes {
+		peak := fmt.Sprintf("peak %.0f MB", p.PeakMB)
+		if p.Process == "polyphony" {
+			peak += "\t" + atMost(p.PeakMB, maxPeakMB)
+		}
+		row("CPU of "+p.Process, "%.2f s, %.2f s per million events\t%s", p.CPU, p.PerMillion, peak)
+	}
+	for _, p := range t.Ingest.Processes {
+		row("ingest alone: "+p.Process, "%.2f s, %.2f s per million events\tpeak %.0f MB", p.CPU, p.PerMillion, p.PeakMB)
+	}
+	if t.RawToRows > 0 {
+		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, atMost(t.RawToRows, maxRawToRows))
+	}
+	row("afterwards", "%.2f s of CPU in %.0f s\tmerging and sealing", t.Afterwards.CPU, t.AfterFor)
+	row("meanwhile", "%.2f cores used by others, %.2f stolen\t%d requests sent again", t.OthersCores, t.Stolen, t.Repeats)
+	if t.Inexact != "" {
+		row("NOT EXACT", "%s", t.Inexact)
+	} else {
+		row("exact", "every node-hour equals the truth")
+	}
+}
+
+func atLeast(value, limit float64) string { return verdict(value >= limit, "at least", value, limit) }
+func atMost(value, limit float64) string  { return verdict(value <= limit, "at most", value, limit) }
+
+func verdict(held bool, relation string, value, limit float64) string {
+	said := "ok"
+	if !held {
+		said = "MISSED"
+	}
+	return fmt.Sprintf("%s: %s %g, ratio %.2f", said, relation, limit, value/limit)
+}
