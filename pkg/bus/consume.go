@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"polyphony/pkg/topology"
@@ -18,8 +18,8 @@ const (
 	ackWait = 10 * time.Second
 	// maxAckPending allows a second's worth of one-event messages of several hundred quiet nodes.
 	maxAckPending = 50_000
-	// prefetch bounds the bytes waiting in the client: half the bound above which the client drops messages.
-	prefetch = 16 << 20
+	// maxBatch bounds the messages of one request: half a second of several hundred quiet nodes.
+	maxBatch = 8192
 )
 
 // Delivery is a message as a handler sees it.
@@ -40,61 +40,45 @@ type Limit struct {
 // can only be waited for is waited for inside, for as long as it takes; meanwhile the server is told that work goes on.
 type Handler func(context.Context, []Delivery) error
 
-// Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails.
+// Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails. Nothing is
+// fetched ahead: what a reader holds is one batch, and a stopped reader leaves nothing waiting behind.
 func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, handle Handler) error {
-	for {
-		messages, err := b.open(ctx, c)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		err = b.consume(ctx, messages, limit, handle)
-		giveBack(messages)
+	pace := forever()
+	for ctx.Err() == nil {
+		err := b.consume(ctx, c, limit, handle, pace.Reset)
+		var failed *handlerError
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, errReader):
-			return err
+		case errors.As(err, &failed):
+			return failed.error
 		}
-		b.log.Warn("reading again", "stream", c.Stream.Name, "consumer", c.Durable, "error", err)
+		wait := pace.NextBackOff()
+		b.log.Warn("reading again", "stream", c.Stream.Name, "consumer", c.Durable, "error", err, "wait", wait)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
 	}
+	return nil
 }
 
-// errReader marks a broken subscription, which is opened anew; the durable knows where it stood.
-var errReader = errors.New("reading")
+// handlerError tells a handler's error, which ends Consume, from a reader's, which is tried again.
+type handlerError struct{ error }
 
-// open subscribes to a durable, waiting for it while the server cannot answer.
-func (b *Bus) open(ctx context.Context, c topology.Consumer) (jetstream.MessagesContext, error) {
-	return backoff.RetryNotifyWithData(func() (jetstream.MessagesContext, error) {
-		consumer, err := b.js.Consumer(ctx, c.Stream.Name, c.Durable)
-		if err != nil {
-			return nil, fmt.Errorf("finding consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
-		}
-		return consumer.Messages(jetstream.PullMaxBytes(prefetch))
-	}, backoff.WithContext(forever(), ctx), func(err error, wait time.Duration) {
-		b.log.Warn("waiting for stream", "error", err, "wait", wait)
-	})
-}
-
-// giveBack ends a subscription and returns what was fetched ahead, so that the next reader need not wait for it.
-func giveBack(messages jetstream.MessagesContext) {
-	messages.Drain()
-	for {
-		msg, err := messages.Next(jetstream.NextMaxWait(time.Second))
-		if err != nil {
-			return
-		}
-		_ = msg.Nak() // without it the message comes again after ackWait
+// consume reads until something fails. progress is called after each batch.
+func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, handle Handler, progress func()) error {
+	consumer, err := b.js.Consumer(ctx, c.Stream.Name, c.Durable)
+	if err != nil {
+		return fmt.Errorf("finding the consumer: %w", err)
 	}
-}
-
-func (b *Bus) consume(ctx context.Context, messages jetstream.MessagesContext, limit Limit, handle Handler) error {
 	for {
-		batch, err := gather(ctx, messages, limit)
+		batch, err := gather(ctx, consumer, limit)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errReader, err)
+			return fmt.Errorf("reading: %w", err)
+		}
+		if len(batch) == 0 {
+			continue
 		}
 		stop := keepAlive(batch)
 		err = handle(ctx, batch)
@@ -103,36 +87,37 @@ func (b *Bus) consume(ctx context.Context, messages jetstream.MessagesContext, l
 			for _, d := range batch {
 				_ = d.msg.Nak() // the next reader need not wait for it
 			}
-			return err
+			return &handlerError{err}
 		}
 		for _, d := range batch {
 			if err := d.msg.Ack(); err != nil {
-				return fmt.Errorf("%w: acknowledging: %w", errReader, err)
+				return fmt.Errorf("acknowledging: %w", err)
 			}
 		}
+		progress()
 	}
 }
 
-// gather waits for a first message, then collects until the limit.
-func gather(ctx context.Context, messages jetstream.MessagesContext, limit Limit) ([]Delivery, error) {
-	first, err := messages.Next(jetstream.NextContext(ctx))
+// gather waits for a first message, for as long as a request lasts, then collects until the limit.
+func gather(ctx context.Context, consumer jetstream.Consumer, limit Limit) ([]Delivery, error) {
+	first, err := consumer.Next(jetstream.FetchContext(ctx))
+	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoMessages) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	batch := []Delivery{delivery(first)}
-	size := len(first.Data())
-	window, cancel := context.WithTimeout(ctx, limit.Wait)
-	defer cancel()
-	for size < limit.Bytes {
-		next, err := messages.Next(jetstream.NextContext(window))
-		if errors.Is(err, context.DeadlineExceeded) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		size += len(next.Data())
-		batch = append(batch, delivery(next))
+	left := limit.Bytes - len(first.Data())
+	if left <= 0 {
+		return batch, nil
+	}
+	more, err := consumer.Fetch(maxBatch, jetstream.FetchMaxBytes(left), jetstream.FetchMaxWait(limit.Wait))
+	if err != nil {
+		return batch, nil // the next request will say so again
+	}
+	for msg := range more.Messages() {
+		batch = append(batch, delivery(msg))
 	}
 	return batch, nil
 }

@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	// cycleBytes of compressed frames are a few thousand events: enough to make full messages for busy nodes.
-	cycleBytes = 4 << 20
+	// cycleBytes of compressed frames are some thousand events, and some MiB of mentions when all of them match: enough
+	// to make full messages for busy nodes, little enough to stay in the cache.
+	cycleBytes = 512 << 10
 	// cycleWait is how long the first frame of a cycle waits for others: the price in latency of busy nodes' batches.
 	cycleWait = 20 * time.Millisecond
 )
