@@ -22,8 +22,6 @@ func newLow() *lowColumn {
 	return c
 }
 
-func newLows() *proto.ColArr[string] { return proto.NewArray[string](newLow()) }
-
 // Reset forgets the values, whose bytes may belong to the caller.
 func (c *lowColumn) Reset() {
 	c.ColLowCardinalityRaw.Reset()

@@ -15,15 +15,15 @@ import (
 // mentionColumns and metricColumns are section 4 of the contract.
 const mentionColumns = `
 	division LowCardinality(String), territory LowCardinality(String), time DateTime64(3, 'UTC'),
-	recorded_time DateTime64(3, 'UTC'), source LowCardinality(String), kind LowCardinality(String),
+	recorded_time DateTime64(3, 'UTC'), source String, kind LowCardinality(String),
 	event_key String, author_key String, parent_key String, root_key String, parent_author_key String,
-	via LowCardinality(String), account LowCardinality(String), owned Bool, by_company Bool, bot Bool,
-	role LowCardinality(String), role_confidence Float32, lang LowCardinality(String), country LowCardinality(String),
+	via LowCardinality(String), account String, owned Bool, by_company Bool, bot Bool,
+	role LowCardinality(String), role_confidence Float32, lang String, country String,
 	country_method LowCardinality(String), sentiment Nullable(Float32),
-	products Array(LowCardinality(String)), competitors Array(LowCardinality(String)),
-	topics Array(LowCardinality(String)), needs Array(LowCardinality(String)),
+	products Array(String), competitors Array(String),
+	topics Array(String), needs Array(String),
 	is_question Bool, ae_elements UInt8, ae_screened Bool, ae_serious Bool, offlabel Bool,
-	cluster_id UInt64, followers Int64, text String, rules_version LowCardinality(String)`
+	cluster_id UInt64, followers Int64, text String, rules_version String`
 
 const metricColumns = `
 	division LowCardinality(String), territory LowCardinality(String), bucket DateTime('UTC'),

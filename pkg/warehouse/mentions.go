@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -195,17 +196,18 @@ type factColumns struct {
 	version                         proto.ColUInt128
 	isDeleted                       proto.ColUInt8
 	recordedTime                    *proto.ColDateTime64
-	source                          *lowColumn
+	source                          proto.ColStr
 	kind                            enumColumn
 	authorKey, parentKey, rootKey   proto.ColFixedStr16
 	parentAuthorKey                 proto.ColFixedStr16
 	via                             enumColumn
-	account                         *lowColumn
+	account                         proto.ColStr
 	owned, byCompany, bot           proto.ColBool
-	role                            *lowColumn
+	role                            enumColumn
 	roleConfidence                  proto.ColFloat32
-	lang, country, countryMethod    *lowColumn
-	sentiment                       *proto.ColNullable[float32]
+	lang, country                   proto.ColStr
+	countryMethod                   enumColumn
+	sentiment                       proto.ColFloat32
 	products, competitors           *proto.ColArr[string]
 	topics, needs                   *proto.ColArr[string]
 	isQuestion                      proto.ColBool
@@ -214,16 +216,14 @@ type factColumns struct {
 	clusterID                       proto.ColUInt64
 	followers                       proto.ColInt64
 	text                            proto.ColStr
-	rulesVersion                    *lowColumn
+	rulesVersion                    proto.ColStr
 }
 
 func newFactColumns() *factColumns {
+	lists := func() *proto.ColArr[string] { return proto.NewArray[string](new(proto.ColStr)) }
 	return &factColumns{
-		division: newLow(), territory: newLow(), source: newLow(), account: newLow(), role: newLow(), lang: newLow(),
-		country: newLow(), countryMethod: newLow(), rulesVersion: newLow(),
-		products: newLows(), competitors: newLows(), topics: newLows(), needs: newLows(),
-		time: newTimes(), recordedTime: newTimes(),
-		sentiment: proto.NewColNullable[float32](new(proto.ColFloat32)),
+		division: newLow(), territory: newLow(), time: newTimes(), recordedTime: newTimes(),
+		products: lists(), competitors: lists(), topics: lists(), needs: lists(),
 	}
 }
 
@@ -238,23 +238,23 @@ func (c *factColumns) input() proto.Input {
 		{Name: "version", Data: &c.version},
 		{Name: "is_deleted", Data: &c.isDeleted},
 		{Name: "recorded_time", Data: c.recordedTime},
-		{Name: "source", Data: c.source},
+		{Name: "source", Data: &c.source},
 		{Name: "kind", Data: &c.kind},
 		{Name: "author_key", Data: &c.authorKey},
 		{Name: "parent_key", Data: &c.parentKey},
 		{Name: "root_key", Data: &c.rootKey},
 		{Name: "parent_author_key", Data: &c.parentAuthorKey},
 		{Name: "via", Data: &c.via},
-		{Name: "account", Data: c.account},
+		{Name: "account", Data: &c.account},
 		{Name: "owned", Data: &c.owned},
 		{Name: "by_company", Data: &c.byCompany},
 		{Name: "bot", Data: &c.bot},
-		{Name: "role", Data: c.role},
+		{Name: "role", Data: &c.role},
 		{Name: "role_confidence", Data: &c.roleConfidence},
-		{Name: "lang", Data: c.lang},
-		{Name: "country", Data: c.country},
-		{Name: "country_method", Data: c.countryMethod},
-		{Name: "sentiment", Data: c.sentiment},
+		{Name: "lang", Data: &c.lang},
+		{Name: "country", Data: &c.country},
+		{Name: "country_method", Data: &c.countryMethod},
+		{Name: "sentiment", Data: &c.sentiment},
 		{Name: "products", Data: c.products},
 		{Name: "competitors", Data: c.competitors},
 		{Name: "topics", Data: c.topics},
@@ -267,7 +267,7 @@ func (c *factColumns) input() proto.Input {
 		{Name: "cluster_id", Data: &c.clusterID},
 		{Name: "followers", Data: &c.followers},
 		{Name: "text", Data: &c.text},
-		{Name: "rules_version", Data: c.rulesVersion},
+		{Name: "rules_version", Data: &c.rulesVersion},
 	}
 }
 
@@ -296,15 +296,15 @@ func (c *factColumns) append(m *social.Mention) {
 	c.owned.Append(m.Owned)
 	c.byCompany.Append(m.ByCompany)
 	c.bot.Append(m.Bot)
-	c.role.Append(m.Role)
+	c.role.Append(roleNumber(m.Role))
 	c.roleConfidence.Append(m.RoleConfidence)
 	c.lang.Append(m.Lang)
 	c.country.Append(m.Country)
-	c.countryMethod.Append(m.CountryMethod)
+	c.countryMethod.Append(methodNumber(m.CountryMethod))
 	if m.Sentiment == nil {
-		c.sentiment.Append(proto.Null[float32]())
+		c.sentiment.Append(float32(math.NaN()))
 	} else {
-		c.sentiment.Append(proto.NewNullable(*m.Sentiment))
+		c.sentiment.Append(*m.Sentiment)
 	}
 	c.products.Append(m.Products)
 	c.competitors.Append(m.Competitors)
@@ -336,13 +336,13 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 
 type locationColumns struct {
 	eventKey            proto.ColFixedStr16
-	division, territory *lowColumn
+	division, territory proto.ColStr
 	time                *proto.ColDateTime64
 	lane                enumColumn
 }
 
 func newLocationColumns() *locationColumns {
-	return &locationColumns{division: newLow(), territory: newLow(), time: newTimes()}
+	return &locationColumns{time: newTimes()}
 }
 
 func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
@@ -356,8 +356,8 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 	c := s.locations
 	input := proto.Input{
 		{Name: "event_key", Data: &c.eventKey},
-		{Name: "division", Data: c.division},
-		{Name: "territory", Data: c.territory},
+		{Name: "division", Data: &c.division},
+		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
 		{Name: "lane", Data: &c.lane},
 	}
@@ -382,6 +382,40 @@ func viaNumber(v social.Via) proto.Enum8 {
 		return 2
 	case social.ViaThread:
 		return 3
+	}
+	return 0
+}
+
+func roleNumber(role string) proto.Enum8 {
+	switch role {
+	case "patient":
+		return 1
+	case "caregiver":
+		return 2
+	case "hcp":
+		return 3
+	case "employee":
+		return 4
+	case "partner":
+		return 5
+	case "company":
+		return 6
+	case "other":
+		return 7
+	}
+	return 0
+}
+
+func methodNumber(method string) proto.Enum8 {
+	switch method {
+	case social.CountryByPlace:
+		return 1
+	case social.CountryByAuthor:
+		return 2
+	case social.CountryByAccount:
+		return 3
+	case social.CountryByLanguage:
+		return 4
 	}
 	return 0
 }

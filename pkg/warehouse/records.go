@@ -116,21 +116,21 @@ func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Orig
 // originalColumns are the columns of originals.
 type originalColumns struct {
 	eventKey proto.ColFixedStr16
-	source   *lowColumn
+	source   proto.ColStr
 	recorded *proto.ColDateTime64
 	sealed   proto.ColStr
 	version  proto.ColUInt64
 }
 
 func newOriginalColumns() *originalColumns {
-	return &originalColumns{source: newLow(), recorded: newTimes()}
+	return &originalColumns{recorded: newTimes()}
 }
 
 func (s *sender) insertOriginals(ctx context.Context, originals []social.Original, rows []row) error {
 	c := s.originals
 	input := proto.Input{
 		{Name: "event_key", Data: &c.eventKey},
-		{Name: "source", Data: c.source},
+		{Name: "source", Data: &c.source},
 		{Name: "recorded_time", Data: c.recorded},
 		{Name: "sealed", Data: &c.sealed},
 		{Name: "version", Data: &c.version},

@@ -18,8 +18,12 @@ SELECT
     if(root_key = toFixedString('', 16), '', lower(hex(root_key))) AS root_key,
     if(parent_author_key = toFixedString('', 16), '', lower(hex(parent_author_key))) AS parent_author_key,
     CAST(via, 'LowCardinality(String)') AS via,
-    account, owned, by_company, bot, role, role_confidence, lang, country, country_method, sentiment, products,
-    competitors, topics, needs, is_question, ae_elements, ae_screened, ae_serious, offlabel, cluster_id, followers, text,
+    account, owned, by_company, bot,
+    CAST(role, 'LowCardinality(String)') AS role,
+    role_confidence, lang, country,
+    CAST(country_method, 'LowCardinality(String)') AS country_method,
+    if(isNaN(sentiment), NULL, sentiment) AS sentiment,
+    products, competitors, topics, needs, is_question, ae_elements, ae_screened, ae_serious, offlabel, cluster_id, followers, text,
     rules_version
 FROM visible;
 
