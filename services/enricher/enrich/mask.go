@@ -66,12 +66,16 @@ func (m *masker) append(text, country string) {
 			m.out = append(m.out, maskedLink...)
 			i += linkSize(rest)
 			word = len(m.out)
-		case c == '@' && nameSize(rest[1:]) > 0:
+		case atSize(rest) > 0 && nameSize(rest[atSize(rest):]) > 0:
 			if begins {
 				m.out = append(m.out, maskedHandle...)
 			} else {
 				m.out = append(m.out[:word], maskedEmail...)
 			}
+			i += atSize(rest) + nameSize(rest[atSize(rest):])
+			word = len(m.out)
+		case c == '/' && isUserPath(m.out[word:]) && nameSize(rest[1:]) >= minLiteral-1:
+			m.out = append(m.out[:word], maskedHandle...)
 			i += 1 + nameSize(rest[1:])
 			word = len(m.out)
 		case c == '/' && endsInDomain(m.out[word:]):
@@ -94,7 +98,7 @@ func (m *masker) append(text, country string) {
 
 // suspicious is the quick look that most texts pass: no "@", no link, too few digits for a telephone.
 func suspicious(text string) bool {
-	if strings.IndexByte(text, '@') >= 0 || strings.IndexByte(text, '/') >= 0 || strings.Contains(text, "www.") {
+	if strings.IndexByte(text, '@') >= 0 || strings.IndexByte(text, '/') >= 0 || strings.Contains(text, "www.") || strings.Contains(text, wideAt) {
 		return true
 	}
 	digits := 0
@@ -104,6 +108,25 @@ func suspicious(text string) bool {
 		}
 	}
 	return digits >= minPhone
+}
+
+// atSize is the length of the "@" that s starts with, 0 for none.
+func atSize(s string) int {
+	switch {
+	case s[0] == '@':
+		return 1
+	case strings.HasPrefix(s, wideAt):
+		return len(wideAt)
+	}
+	return 0
+}
+
+// wideAt is the "@" of East Asian keyboards; networks take it as one.
+const wideAt = "\uff20"
+
+// isUserPath reports whether a slash after this run begins a handle as Reddit writes it: u/name, user/name.
+func isUserPath(run []byte) bool {
+	return string(run) == "u" || string(run) == "U" || string(run) == "user"
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
