@@ -31,6 +31,7 @@ type up struct {
 	t      *testing.T
 	data   string
 	flags  []string
+	env    []string // settings
 	log    *os.File
 	at     map[string]string // addresses by the words of the ready line
 	cmd    *exec.Cmd
@@ -41,9 +42,16 @@ type up struct {
 // drain in good order. Its log is kept when the test fails.
 func startUp(t *testing.T, flags ...string) *up {
 	t.Helper()
+	u := newUp(t, flags...)
+	u.start()
+	return u
+}
+
+// newUp prepares what startUp starts.
+func newUp(t *testing.T, flags ...string) *up {
+	t.Helper()
 	u := &up{t: t, data: t.TempDir(), flags: flags, log: keptLog(t), at: map[string]string{}}
 	t.Cleanup(u.stop)
-	u.start()
 	return u
 }
 
@@ -104,6 +112,7 @@ func (u *up) launch() <-chan string {
 		args = append(args, "--"+name, addr)
 	}
 	u.cmd = program("polyphony", append(args, u.flags...)...)
+	u.cmd.Env = append(u.cmd.Env, u.env...)
 	u.cmd.Stderr = u.log
 	out, err := u.cmd.StdoutPipe()
 	if err != nil {
