@@ -102,12 +102,24 @@ func (d *EventDecoder) Decode(line []byte) (*social.Event, error) {
 		return nil, err
 	}
 	raw := &d.raw
-	*raw = rawEvent{Mentions: raw.Mentions[:0], Hashtags: raw.Hashtags[:0], Links: raw.Links[:0]}
+	*raw = rawEvent{Mentions: emptied(raw.Mentions), Hashtags: raw.Hashtags[:0], Links: raw.Links[:0]}
 	rest, err := json.Parse(line, raw, parseFlags)
 	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, explainParse(line)
 	}
 	return d.check()
+}
+
+// emptied makes room for the next event's people. The parser leaves alone what an element does not mention, so nothing
+// of the last event's may stay. Rare long lists are let go.
+func emptied(people []rawPerson) []rawPerson {
+	const keep = 256
+	people = people[:cap(people)]
+	if len(people) > keep {
+		return nil
+	}
+	clear(people)
+	return people[:0]
 }
 
 // checkShape refuses what the parser would accept or choke on: anything but an object, and deep nesting.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"polyphony/pkg/social"
 )
@@ -174,3 +175,26 @@ func BenchmarkDecodeEvent(b *testing.B) {
 var benchEvent = `{"id":"post-0000000000000001","source":"bluesky","kind":"post","time":"2026-05-25T14:23:28.757Z","text":"` +
 	strings.Repeat("Somebody wrote a few words about how it went. ", 8) +
 	`","lang":"en","url":"https://social.example/p/1","author":{"id":"author-000001","handle":"somebody.example","name":"Some Body","country":"DE","followers":120},"hashtags":["health"],"counters":{"likes":1,"replies":0,"shares":2}}`
+
+// Nothing of one event shows in the next, whatever the next leaves out.
+func TestEventsDoNotMix(t *testing.T) {
+	const head = `{"source":"x","kind":"post","time":"2026-05-25T14:23:28Z",`
+	full := head + `"id":"1","title":"t","text":"t","lang":"de","url":"u","account":"a","root_id":"r","place":{"country":"DE"},` +
+		`"author":{"id":"a","handle":"h","name":"n","bio":"b","location":"l","country":"DE","followers":1,"verified":true,"bot":true},` +
+		`"in_reply_to":{"id":"i","author_id":"j"},"object":{"id":"o","author_id":"p"},"mentions":[{"id":"m","handle":"h"},{"handle":"k"}],` +
+		`"hashtags":["x","y"],"links":["l"],"counters":{"likes":1,"observed_at":"2026-05-25T14:23:28Z"}}`
+	broken := head + `"id":"1","author":{"id":"a"},"mentions":[{"id":"q","handle":"r"},{"id":5}]}`
+	bare := head + `"id":"2","author":{"id":"c"},"mentions":[{"id":"d"},{}],"hashtags":[],"counters":{}}`
+	var fresh, used EventDecoder
+	want, err := fresh.Decode([]byte(bare))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, before := range []string{full, broken, full + "x"} {
+		_, _ = used.Decode([]byte(before))
+		got, err := used.Decode([]byte(bare))
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("after %.60s: %v\n%s", before, err, diff)
+		}
+	}
+}
