@@ -23,8 +23,8 @@ const (
 	// flushWait is how long the first mention of a flush waits for others: readers are at most about this far behind,
 	// and ClickHouse gets a few inserts a second, not hundreds.
 	flushWait = 500 * time.Millisecond
-	// flushBytes of public messages are about 20,000 mentions; decoded they take twice that.
-	flushBytes = 24 << 20
+	// flushBytes of public messages are about 12,000 mentions: rows enough for a good insert, and memory that a small machine has.
+	flushBytes = 16 << 20
 	// factsWait: nobody waits for originals and statements as they do for metrics.
 	factsWait = time.Second
 	// retention is how far back streams may redeliver; node-hours since then are touched at a start.
@@ -71,6 +71,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	})
 	start("storing rules", ag.followRules)
 	start("sealing", ag.seal)
+	start("storing freshness", ag.followFreshness)
 	start("tidying streams", func(ctx context.Context) error {
 		return ag.bus.Janitor(ctx, topology.AggregateMentions, topology.AggregateFacts, topology.AggregateRejects)
 	})

@@ -1,0 +1,46 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/topology"
+)
+
+// Progress says how far a durable has come.
+type Progress struct {
+	Floor uint64    // every message up to this one is acknowledged
+	Last  uint64    // the last message of the stream
+	Until time.Time // every message stored before this time is acknowledged
+}
+
+// Progress reads how far the readers of a durable have come, together.
+func (b *Bus) Progress(ctx context.Context, c topology.Consumer) (Progress, error) {
+	asked := time.Now().UTC()
+	stream, err := b.js.Stream(ctx, c.Stream.Name)
+	if err != nil {
+		return Progress{}, fmt.Errorf("reading stream %s: %w", c.Stream.Name, err)
+	}
+	consumer, err := stream.Consumer(ctx, c.Durable)
+	if err != nil {
+		return Progress{}, fmt.Errorf("reading consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
+	}
+	p := Progress{Floor: consumer.CachedInfo().AckFloor.Stream, Last: stream.CachedInfo().State.LastSeq, Until: asked}
+	if p.Floor >= p.Last {
+		return p, nil
+	}
+	msg, err := stream.GetMsg(ctx, p.Floor+1)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound): // acknowledged and purged meanwhile: ask again later
+		p.Until = time.Time{}
+	case err != nil:
+		return Progress{}, fmt.Errorf("reading message %d of %s: %w", p.Floor+1, c.Stream.Name, err)
+	default:
+		p.Until = msg.Time.UTC()
+	}
+	return p, nil
+}
