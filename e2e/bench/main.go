@@ -16,6 +16,11 @@
 //     the embedded NATS, ClickHouse is its child, the client is a process of its own.
 //   - CPU from the raw stream to the rows is that of polyphony and ClickHouse until the rows are readable, less what the
 //     same file costs an ingester binary and a NATS of its own with nobody reading.
+//   - The bare limits use the bytes and rows that the pipeline makes of the same file, prepared in memory: raw frames,
+//     public messages and fact frames are published and consumed through pkg/bus and a NATS of its own; mentions and
+//     originals are inserted through pkg/warehouse. CPU is that of both sides.
+//   - Latency is from the 202 of a request with a probe, an event of its own number, to the moment at which a query has
+//     returned it; the table is looked at every 10 ms, which a latency includes.
 package main
 
 import (
@@ -40,6 +45,8 @@ type options struct {
 	bin, nodes, tmp string
 	events          int
 	connections     int
+	rate            int
+	duration, idle  time.Duration
 	timeout         time.Duration
 	profile         string
 	json            bool
@@ -58,6 +65,9 @@ func main() {
 	flag.StringVar(&o.tmp, "tmp", "", "where a directory for data and events is made, and removed again (default: the system's)")
 	flag.IntVar(&o.events, "events", 1_000_000, "events of each throughput run")
 	flag.IntVar(&o.connections, "connections", 8, "connections of the client")
+	flag.IntVar(&o.rate, "rate", 5000, "events per second of the latency run")
+	flag.DurationVar(&o.duration, "for", 20*time.Second, "how long that rate is offered")
+	flag.DurationVar(&o.idle, "idle", 20*time.Second, "how long an idle up is watched")
 	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long one run may take to become readable")
 	flag.StringVar(&o.profile, "cpuprofile", "", "directory for CPU profiles of the polyphony process, one directory a run")
 	flag.BoolVar(&o.json, "json", false, "write the report as JSON to standard output, the tables to standard error")
@@ -114,7 +124,7 @@ func measure(ctx context.Context, o options, dir string, r *report) error {
 			return fmt.Errorf("throughput at %.0f %%: %w", 100*matching, err)
 		}
 	}
-	return nil
+	return steady(ctx, o, filepath.Join(dir, "steady"), r)
 }
 
 // say tells what is being done now.

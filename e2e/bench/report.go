@@ -12,6 +12,7 @@ const (
 	minPerSecond100 = 40_000
 	maxRawToRows    = 30.0 // us of CPU per matching event
 	maxPeakMB       = 512.0
+	maxIdle         = 3.0 // per cent of a core, both processes
 )
 
 // report is everything that was measured.
@@ -19,6 +20,8 @@ type report struct {
 	Cores      int              `json:"cores"`
 	Load       string           `json:"load_average_before"`
 	Throughput []*throughputRun `json:"throughput"`
+	Latency    *latencyRun      `json:"latency"`
+	Idle       []*idleRun       `json:"idle"`
 }
 
 // exact says whether every count was right.
@@ -28,7 +31,7 @@ func (r *report) exact() bool {
 			return false
 		}
 	}
-	return true
+	return r.Latency == nil || r.Latency.Inexact == ""
 }
 
 func (r *report) print(w io.Writer) {
@@ -40,6 +43,15 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(table, "%d cores, load average before: %s\n", r.Cores, r.Load)
 	for _, t := range r.Throughput {
 		t.print(table, row)
+	}
+	if r.Latency != nil {
+		r.Latency.print(table, row)
+	}
+	for i, idle := range r.Idle {
+		if i == 0 {
+			fmt.Fprintf(table, "\nIdle, share of a core\n")
+		}
+		row("after "+idle.After, "polyphony %.2f %%, clickhouse %.2f %%\t%s", idle.Polyphony, idle.ClickHouse, atMost(idle.total(), maxIdle))
 	}
 }
 
@@ -68,12 +80,27 @@ func (t *throughputRun) print(w io.Writer, row func(name, format string, args ..
 	if t.RawToRows > 0 {
 		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, atMost(t.RawToRows, maxRawToRows))
 	}
+	if b := t.Bare; b != nil {
+		row("JetStream alone", "%.0f events/s, %.2f us of CPU per event\tend to end is %.2f of that rate", b.JetStream.PerSecond, b.JetStream.CPU, b.RateToJetStream)
+		row("ClickHouse alone", "%.0f events/s, %.2f us of CPU per event\tend to end is %.2f of that rate", b.ClickHouse.PerSecond, b.ClickHouse.CPU, b.RateToClickHouse)
+		row("CPU per event", "%.2f us of polyphony and clickhouse\t%.1f times both limits together", 1e6*(t.Processes[0].CPU+t.Processes[1].CPU)/float64(t.Events), b.CPUToBoth)
+	}
 	row("afterwards", "%.2f s of CPU in %.0f s\tmerging and sealing", t.Afterwards.CPU, t.AfterFor)
 	row("meanwhile", "%.2f cores used by others, %.2f stolen\t%d requests sent again", t.OthersCores, t.Stolen, t.Repeats)
 	if t.Inexact != "" {
 		row("NOT EXACT", "%s", t.Inexact)
 	} else {
 		row("exact", "every node-hour equals the truth")
+	}
+}
+
+func (l *latencyRun) print(w io.Writer, row func(name, format string, args ...any)) {
+	fmt.Fprintf(w, "\n%d events/s offered for %.0f s (%d events, %d probes)\n", l.Rate, l.Seconds, l.Sent, l.Probes)
+	row("accepted to readable", "p50 %.0f ms, p99 %.0f ms, max %.0f ms", l.P50, l.P99, l.Max)
+	row("sent to accepted", "p50 %.1f ms, p99 %.1f ms\t%d requests late", l.AnswerP50, l.AnswerP99, l.Late)
+	row("CPU", "polyphony %.2f cores, clickhouse %.2f cores", l.Polyphony, l.ClickHouse)
+	if l.Inexact != "" {
+		row("NOT EXACT", "%s", l.Inexact)
 	}
 }
 

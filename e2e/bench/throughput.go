@@ -38,6 +38,7 @@ type throughputRun struct {
 	AfterFor    float64 `json:"afterwards_seconds"`
 	OthersCores float64 `json:"other_load_cores"` // what else ran on the machine meanwhile
 	Stolen      float64 `json:"stolen_cores"`
+	Bare        *bare   `json:"bare_limits"`
 	Inexact     string  `json:"inexact,omitempty"`
 }
 
@@ -82,7 +83,7 @@ func throughput(ctx context.Context, o options, dir string, matching float64) (*
 		pipeline -= p.CPU
 	}
 	run.RawToRows = 1e6 * pipeline / float64(max(1, run.Concerning))
-	return run, nil
+	return run, run.bareLimits(ctx, o, filepath.Join(dir, "bare"), file)
 }
 
 // truth is what node_metrics_1h must say: mentions and voices by division, territory and hour.

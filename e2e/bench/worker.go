@@ -23,7 +23,8 @@ func work(ctx context.Context, name string, args []string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	workers := map[string]func(context.Context, []string) error{"client": clientWorker, "nats": natsWorker}
+	workers := map[string]func(context.Context, []string) error{
+		"client": clientWorker, "pace": paceWorker, "nats": natsWorker, "messages": messagesWorker, "rows": rowsWorker}
 	run, ok := workers[name]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "bench: no worker %q\n", name)
