@@ -234,6 +234,19 @@ func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
 }
 
 func decodeMention(line []byte) (m social.Mention, err error) {
+	if !decodeOwn(line, &m) {
+		if m, err = decodeForeign(line); err != nil {
+			return m, err
+		}
+	}
+	if !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}) {
+		return m, fmt.Errorf("no node or no event_key")
+	}
+	return m, nil
+}
+
+// decodeForeign reads a mention whose fields stand in any order.
+func decodeForeign(line []byte) (m social.Mention, err error) {
 	var raw rawMention
 	if _, err = json.Parse(line, &raw, parseFlags); err != nil {
 		return m, err
@@ -279,9 +292,6 @@ func decodeMention(line []byte) (m social.Mention, err error) {
 		if *t.to, ok = parseTime(t.from); !ok {
 			return m, fmt.Errorf("time %q is not RFC 3339", t.from)
 		}
-	}
-	if !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}) {
-		return m, fmt.Errorf("no node or no event_key")
 	}
 	return m, nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
@@ -104,6 +106,49 @@ func drawMention(t *rapid.T) social.Mention {
 	return m
 }
 
+// The decoder by position agrees with the general one on whatever it reads, and reads what the enricher writes unless
+// a string has an escape.
+func TestDecodersAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := drawMention(t)
+		line := bytes.TrimSuffix(AppendMention(nil, "/polyphony/x", &m), []byte(",\n"))
+		want, err := decodeForeign(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got social.Mention
+		if !decodeOwn(line, &got) {
+			if !bytes.Contains(line, []byte{'\\'}) {
+				t.Fatalf("not read: %s", line)
+			}
+			return
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// Whatever one byte is changed to, the decoder by position reads nothing that the general one reads differently.
+func FuzzDecodersAgree(f *testing.F) {
+	m := exampleMention()
+	m.Text = "plain"
+	f.Add(bytes.TrimSuffix(AppendMention(nil, "/polyphony/x", &m), []byte(",\n")))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var got social.Mention
+		if !decodeOwn(line, &got) || !utf8.Valid(line) || bytes.ContainsFunc(line, unicode.IsControl) {
+			return
+		}
+		want, err := decodeForeign(line)
+		if err != nil {
+			t.Fatalf("read what is no mention: %v\n%s", err, line)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s\n%s", diff, line)
+		}
+	})
+}
+
 // Times are written as the standard library writes them.
 func TestAppendTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -159,6 +204,20 @@ func BenchmarkDecodeMention(b *testing.B) {
 	for b.Loop() {
 		var err error
 		if dst, err = DecodeBatch(dst[:0], batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// go test -run '^$' -bench Mention -benchmem ./pkg/wire
+func BenchmarkDecodeForeignMention(b *testing.B) {
+	m := exampleMention()
+	m.Text = strings.Repeat("Somebody wrote a few words about how it went. ", 8)
+	line := bytes.TrimSuffix(AppendMention(nil, "/polyphony/acme", &m), []byte(",\n"))
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeForeign(line); err != nil {
 			b.Fatal(err)
 		}
 	}
