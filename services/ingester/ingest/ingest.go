@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"polyphony/pkg/bus"
@@ -49,17 +50,26 @@ func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) err
 		return err
 	}
 	if dir != "" {
-		go nodes.Watch(ctx, dir, watchPeriod, func(changed *nodes.Rules) {
-			if err := in.adopt(ctx, changed); err != nil {
-				in.log.Error("publishing the rules", "version", changed.Version(), "error", err)
-			}
-		}, func(err error) {
+		go nodes.Watch(ctx, dir, watchPeriod, func(changed *nodes.Rules) { in.follow(ctx, changed) }, func(err error) {
 			in.metrics.rulesRefused.Inc()
 			in.log.Error("the nodes directory is broken, the last good version stays in force", "error", err)
 		})
 	}
 	in.commits.run(ctx, func() string { return in.rules.Load().Version() })
 	return nil
+}
+
+// follow puts a changed version in force, trying for as long as that takes: the watcher tells of a change once.
+func (in *Ingester) follow(ctx context.Context, changed *nodes.Rules) {
+	if changed.Version() == in.rules.Load().Version() {
+		return // what Run began with
+	}
+	patience := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	_ = backoff.RetryNotify(func() error { return in.adopt(ctx, changed) }, backoff.WithContext(patience, ctx),
+		func(err error, wait time.Duration) { // the only other end is that of the service
+			in.log.Warn("the changed rules are not in force yet", "version", changed.Version(), "error", err, "wait", wait)
+		})
 }
 
 // adopt makes a version known to everybody, then puts it in force here: no frame names a version that cannot be had.

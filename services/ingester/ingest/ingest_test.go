@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"polyphony/pkg/bus"
+	"polyphony/pkg/embedded"
 	"polyphony/pkg/embedded/enginetest"
 	"polyphony/pkg/nodes"
 	"polyphony/pkg/topology"
@@ -361,3 +365,68 @@ func BenchmarkServe(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/event")
 }
+
+// A change of the rules that falls into an absence of NATS is in force when NATS is back.
+func TestRulesChangeWithoutNATS(t *testing.T) {
+	directory, data := t.TempDir(), t.TempDir()
+	write := func(company string) *nodes.Rules {
+		if err := os.WriteFile(filepath.Join(directory, "company.yaml"), []byte(company), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		rules, err := nodes.LoadDir(directory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules
+	}
+	startNATS := func(addr string) *embedded.NATS {
+		n, err := embedded.StartNATS(embedded.NATSConfig{Dir: data, Addr: addr, Log: enginetest.Log(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	n := startNATS("127.0.0.1:0")
+	addr := n.Addr()
+	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	failed := make(chan struct{})
+	log := writerFunc(sync.OnceFunc(func() { close(failed) }))
+	in := New(nil, b, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})), prometheus.NewRegistry())
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	rules := write("company: acme\n")
+	go func() { ended <- in.Run(ctx, rules, directory) }()
+	until := func(what string, ok func() bool) {
+		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("waiting for ", what)
+			}
+		}
+	}
+	until("the first rules", func() bool { return in.Ready() == nil })
+	n.Close()
+	changed := write("company: acme\nlateness: 5h\n")
+	until("the absence to be noticed", func() bool { return in.Ready() != nil })
+	follow := make(chan struct{})
+	go func() { in.follow(ctx, changed); close(follow) }()
+	<-failed // an attempt takes five seconds
+	n = startNATS(addr)
+	defer n.Close()
+	<-follow
+	if got := in.rules.Load().Version(); got != changed.Version() {
+		t.Errorf("in force is %s, want %s", got, changed.Version())
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// writerFunc is called for each line of a log.
+type writerFunc func()
+
+func (f writerFunc) Write(line []byte) (int, error) { f(); return len(line), nil }
