@@ -339,6 +339,13 @@ type locationColumns struct {
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
 	lane                enumColumn
+	order               []keyed
+}
+
+// keyed is a row by the first half of its key: small, because sorting moves it about.
+type keyed struct {
+	high uint64
+	row  int32
 }
 
 func newLocationColumns() *locationColumns {
@@ -346,13 +353,17 @@ func newLocationColumns() *locationColumns {
 }
 
 func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
-	rows = slices.Clone(rows)
-	slices.SortFunc(rows, func(a, b row) int {
-		if a.key == b.key {
-			return compareRows(a, b)
+	order := s.locations.order[:0]
+	for i := range rows {
+		order = append(order, keyed{rows[i].key[0], int32(i)})
+	}
+	slices.SortFunc(order, func(a, b keyed) int {
+		if a.high != b.high {
+			return cmp.Compare(a.high, b.high)
 		}
-		return compareKeys(a, b)
+		return cmp.Or(compareKeys(rows[a.row], rows[b.row]), cmp.Compare(a.row, b.row))
 	})
+	s.locations.order = order
 	c := s.locations
 	input := proto.Input{
 		{Name: "event_key", Data: &c.eventKey},
@@ -362,8 +373,8 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "lane", Data: &c.lane},
 	}
 	input.Reset()
-	for i := range rows {
-		r := &rows[i]
+	for _, k := range order {
+		r := &rows[k.row]
 		m := &mentions[r.index]
 		c.eventKey.Append(m.EventKey)
 		c.division.Append(m.Node.Division)

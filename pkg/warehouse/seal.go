@@ -40,12 +40,14 @@ func (o SealOptions) withDefaults() SealOptions {
 func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, more bool, err error) {
 	options = options.withDefaults()
 	now := time.Now()
+	unseen := false // stale hours that the sweep did not bring
 	if options.Eager || w.dirty.sweepIsDue(now, options.Sweep) {
-		if err := w.sweep(ctx, now); err != nil {
+		if unseen, err = w.sweep(ctx, now); err != nil {
 			return 0, false, fmt.Errorf("looking for stale node-hours: %w", err)
 		}
 	}
 	due, more := w.dirty.due(now, options)
+	more = more || unseen
 	if len(due) == 0 {
 		return 0, false, nil
 	}
@@ -63,28 +65,28 @@ func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, 
 // maxSweep bounds what one sweep brings, oldest first; the next one brings the rest.
 const maxSweep = 100_000
 
-// sweep learns from ClickHouse which hours are stale.
-func (w *Warehouse) sweep(ctx context.Context, now time.Time) error {
-	rows, err := w.conn.Query(ctx, `SELECT division, territory, toInt64(toUnixTimestamp(hour)) FROM hours
-		WHERE balance != 0 AND hour >= (SELECT max(before) FROM frozen)
+// sweep learns from ClickHouse which hours are stale; more says that it did not get all of them.
+func (w *Warehouse) sweep(ctx context.Context, now time.Time) (more bool, err error) {
+	rows, err := w.conn.Query(ctx, `SELECT division, territory, toInt64(toUnixTimestamp(hour)) FROM stale_hours
 		ORDER BY hour LIMIT ?`, maxSweep)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer rows.Close()
 	var stale []nodeHour
 	for rows.Next() {
 		var h nodeHour
 		if err := rows.Scan(&h.Division, &h.Territory, &h.hour); err != nil {
-			return err
+			return false, err
 		}
 		stale = append(stale, h)
 	}
 	if err := rows.Err(); err != nil {
-		return err
+		return false, err
 	}
-	w.dirty.found(stale, now)
-	return nil
+	more = len(stale) == maxSweep
+	w.dirty.found(stale, now, more)
+	return more, nil
 }
 
 // touchedHour is a node-hour and what its touches summed up to before its facts were read.
@@ -167,7 +169,8 @@ func (d *dirtyHours) sweepIsDue(now time.Time, every time.Duration) bool {
 	return now.Sub(d.swept) >= every
 }
 
-func (d *dirtyHours) found(stale []nodeHour, now time.Time) {
+// found notes the outcome of a sweep; after one that left something out the next is due at once.
+func (d *dirtyHours) found(stale []nodeHour, now time.Time, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.hours == nil {
@@ -179,7 +182,7 @@ func (d *dirtyHours) found(stale []nodeHour, now time.Time) {
 		}
 	}
 	d.swept = now
-	if len(stale) == maxSweep {
+	if more {
 		d.swept = time.Time{}
 	}
 }

@@ -102,6 +102,25 @@ FROM
 )
 GROUP BY division, territory, hour;
 
+-- The hours that are to be made from the facts. First the days in which anything is stale: balances are random, so those
+-- of a day add up to 0 only if each of them is 0, and summing whole days is several times cheaper than grouping hours.
+CREATE OR REPLACE VIEW stale_hours SQL SECURITY INVOKER AS
+SELECT division, territory, hour
+FROM hours
+WHERE balance != 0 AND hour >= (SELECT max(before) FROM frozen) AND toDate(hour) IN
+(
+    SELECT toDate(hour) AS day
+    FROM
+    (
+        SELECT hour, stamp FROM touches
+        UNION ALL
+        SELECT hour, toUInt64(0 - touched) AS stamp FROM node_hours FINAL WHERE formula = (SELECT version FROM formula)
+    )
+    WHERE hour >= (SELECT max(before) FROM frozen)
+    GROUP BY day
+    HAVING sum(stamp) != 0
+);
+
 -- The clocks in force, a row for each run of local days, see clocks_store.
 CREATE OR REPLACE VIEW clocks SQL SECURITY INVOKER AS
 SELECT territory, since, first_day, days
@@ -130,8 +149,7 @@ UNION ALL
 SELECT division, territory, hour AS bucket, mentions, voices, posts, replies, broadcasts, answers, shares, reactions,
     mentions_by_source
 FROM made_hours
-WHERE (division, territory, hour) IN
-    (SELECT division, territory, hour FROM hours WHERE balance != 0 AND hour >= (SELECT max(before) FROM frozen))
+WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM stale_hours)
 SETTINGS enable_shared_storage_snapshot_in_query = 1;
 
 CREATE OR REPLACE VIEW node_metrics_1m SQL SECURITY INVOKER AS
