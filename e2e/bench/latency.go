@@ -58,8 +58,6 @@ type idleRun struct {
 	ClickHouse float64 `json:"clickhouse_percent_of_a_core"`
 }
 
-func (i *idleRun) total() float64 { return i.Polyphony + i.ClickHouse }
-
 // steady measures one `up`: idle while empty, then the latency at a fixed rate, then idle with what that left.
 func steady(ctx context.Context, o options, dir string, r *report) error {
 	file := filepath.Join(dir, "events.ndjson")
@@ -91,12 +89,12 @@ func steady(ctx context.Context, o options, dir string, r *report) error {
 	return nil
 }
 
-// idlePause lets a start, or the merges after a load, come to an end.
-const idlePause = 5 * time.Second
+// idlePause lets a start, or merging and sealing after a load, come to an end.
+const idlePause = 20 * time.Second
 
 func measureIdle(ctx context.Context, o options, up *process, after string) (*idleRun, error) {
 	say("idle for %s, after %s", o.idle, after)
-	if err := sleep(ctx, idlePause); err != nil {
+	if err := sleep(ctx, o.pause); err != nil {
 		return nil, err
 	}
 	before, err := snapshot(up)

@@ -22,6 +22,7 @@ type report struct {
 	Throughput []*throughputRun `json:"throughput"`
 	Latency    *latencyRun      `json:"latency"`
 	Idle       []*idleRun       `json:"idle"`
+	Limits     []limit          `json:"limits"`
 }
 
 // exact says whether every count was right.
@@ -32,6 +33,73 @@ func (r *report) exact() bool {
 		}
 	}
 	return r.Latency == nil || r.Latency.Inexact == ""
+}
+
+// limit is a demand and what was measured.
+type limit struct {
+	Name     string  `json:"name"`
+	Value    float64 `json:"value"`
+	Limit    float64 `json:"limit"`
+	Ratio    float64 `json:"ratio"`
+	Held     bool    `json:"held"`
+	relation string
+}
+
+func atLeast(name string, value, demanded float64) limit {
+	return limit{name, value, demanded, value / demanded, value >= demanded, "at least"}
+}
+
+func atMost(name string, value, demanded float64) limit {
+	return limit{name, value, demanded, value / demanded, value <= demanded, "at most"}
+}
+
+func (l limit) String() string {
+	said := "ok"
+	if !l.Held {
+		said = "MISSED"
+	}
+	return fmt.Sprintf("%s: %s %g, ratio %.2f", said, l.relation, l.Limit, l.Ratio)
+}
+
+// limits are all of them, as far as they were measured.
+func (r *report) limits() []limit {
+	var all []limit
+	for _, t := range r.Throughput {
+		if t.ReadableIn > 0 {
+			all = append(all, t.rate(), t.peak())
+		}
+		if t.RawToRows > 0 {
+			all = append(all, t.rawToRows())
+		}
+	}
+	for _, i := range r.Idle {
+		all = append(all, i.share())
+	}
+	return all
+}
+
+func (t *throughputRun) rate() limit {
+	demanded := minPerSecond20
+	if t.Matching == 1 {
+		demanded = minPerSecond100
+	}
+	return atLeast(t.named("events/s end to end"), t.PerSecond, float64(demanded))
+}
+
+func (t *throughputRun) peak() limit {
+	return atMost(t.named("peak MB of polyphony"), t.Processes[0].PeakMB, maxPeakMB)
+}
+
+func (t *throughputRun) rawToRows() limit {
+	return atMost(t.named("us of CPU per matching event, raw stream to rows"), t.RawToRows, maxRawToRows)
+}
+
+func (t *throughputRun) named(what string) string {
+	return fmt.Sprintf("%s, %.0f %% matching", what, 100*t.Matching)
+}
+
+func (i *idleRun) share() limit {
+	return atMost("per cent of a core, idle after "+i.After, i.Polyphony+i.ClickHouse, maxIdle)
 }
 
 func (r *report) print(w io.Writer) {
@@ -51,7 +119,7 @@ func (r *report) print(w io.Writer) {
 		if i == 0 {
 			fmt.Fprintf(table, "\nIdle, share of a core\n")
 		}
-		row("after "+idle.After, "polyphony %.2f %%, clickhouse %.2f %%\t%s", idle.Polyphony, idle.ClickHouse, atMost(idle.total(), maxIdle))
+		row("after "+idle.After, "polyphony %.2f %%, clickhouse %.2f %%\t%s", idle.Polyphony, idle.ClickHouse, idle.share())
 	}
 }
 
@@ -61,31 +129,29 @@ func (t *throughputRun) print(w io.Writer, row func(name, format string, args ..
 		row("not finished", "")
 		return
 	}
-	limit := minPerSecond20
-	if t.Matching == 1 {
-		limit = minPerSecond100
-	}
-	row("end to end", "%.0f events/s\t%s", t.PerSecond, atLeast(t.PerSecond, float64(limit)))
+	row("end to end", "%.0f events/s\t%s", t.PerSecond, t.rate())
 	row("accepted after", "%.2f s\tall readable after %.2f s", t.AcceptedIn, t.ReadableIn)
-	for _, p := range t.Processes {
-		peak := fmt.Sprintf("peak %.0f MB", p.PeakMB)
-		if p.Process == "polyphony" {
-			peak += "\t" + atMost(p.PeakMB, maxPeakMB)
+	for i, p := range t.Processes {
+		held := ""
+		if i == 0 {
+			held = "\t" + t.peak().String()
 		}
-		row("CPU of "+p.Process, "%.2f s, %.2f s per million events\t%s", p.CPU, p.PerMillion, peak)
+		row("CPU of "+p.Process, "%.2f s, %.2f s per million events\tpeak %.0f MB%s", p.CPU, p.PerMillion, p.PeakMB, held)
 	}
 	for _, p := range t.Ingest.Processes {
 		row("ingest alone: "+p.Process, "%.2f s, %.2f s per million events\tpeak %.0f MB", p.CPU, p.PerMillion, p.PeakMB)
 	}
 	if t.RawToRows > 0 {
-		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, atMost(t.RawToRows, maxRawToRows))
+		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, t.rawToRows())
 	}
 	if b := t.Bare; b != nil {
 		row("JetStream alone", "%.0f events/s, %.2f us of CPU per event\tend to end is %.2f of that rate", b.JetStream.PerSecond, b.JetStream.CPU, b.RateToJetStream)
 		row("ClickHouse alone", "%.0f events/s, %.2f us of CPU per event\tend to end is %.2f of that rate", b.ClickHouse.PerSecond, b.ClickHouse.CPU, b.RateToClickHouse)
-		row("CPU per event", "%.2f us of polyphony and clickhouse\t%.1f times both limits together", 1e6*(t.Processes[0].CPU+t.Processes[1].CPU)/float64(t.Events), b.CPUToBoth)
+		row("CPU per event", "%.2f us of polyphony and clickhouse\t%.1f times both alone", t.Processes[0].PerMillion+t.Processes[1].PerMillion, b.CPUToBoth)
 	}
-	row("afterwards", "%.2f s of CPU in %.0f s\tmerging and sealing", t.Afterwards.CPU, t.AfterFor)
+	if t.AfterFor > 0 {
+		row("afterwards", "%.2f s of CPU in %.0f s\tmerging and sealing", t.Afterwards.CPU, t.AfterFor)
+	}
 	row("meanwhile", "%.2f cores used by others, %.2f stolen\t%d requests sent again", t.OthersCores, t.Stolen, t.Repeats)
 	if t.Inexact != "" {
 		row("NOT EXACT", "%s", t.Inexact)
@@ -102,15 +168,4 @@ func (l *latencyRun) print(w io.Writer, row func(name, format string, args ...an
 	if l.Inexact != "" {
 		row("NOT EXACT", "%s", l.Inexact)
 	}
-}
-
-func atLeast(value, limit float64) string { return verdict(value >= limit, "at least", value, limit) }
-func atMost(value, limit float64) string  { return verdict(value <= limit, "at most", value, limit) }
-
-func verdict(held bool, relation string, value, limit float64) string {
-	said := "ok"
-	if !held {
-		said = "MISSED"
-	}
-	return fmt.Sprintf("%s: %s %g, ratio %.2f", said, relation, limit, value/limit)
 }

@@ -83,6 +83,9 @@ func throughput(ctx context.Context, o options, dir string, matching float64) (*
 		pipeline -= p.CPU
 	}
 	run.RawToRows = 1e6 * pipeline / float64(max(1, run.Concerning))
+	if o.quick {
+		return run, nil
+	}
 	return run, run.bareLimits(ctx, o, filepath.Join(dir, "bare"), file)
 }
 
@@ -188,8 +191,10 @@ func (run *throughputRun) endToEnd(ctx context.Context, o options, dir, file str
 	} else {
 		run.Inexact = seen.inexact
 	}
-	if err := run.settle(ctx, up, after); err != nil {
-		return err
+	if !o.quick {
+		if err := run.afterwards(ctx, o, up, after); err != nil {
+			return err
+		}
 	}
 	return run.counted(ctx, up)
 }
@@ -271,20 +276,24 @@ func compare(ctx context.Context, up *process, t truth) (string, error) {
 		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		got[strings.Join(fields[:3], "\t")] = strings.Join(fields[3:], "\t")
 	}
+	return difference(t, got), nil
+}
+
+func difference(want, got truth) string {
 	differ, first := 0, ""
-	all := maps.Clone(t)
+	all := maps.Clone(want)
 	maps.Copy(all, got)
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if t[key] != got[key] {
+		if want[key] != got[key] {
 			if differ++; differ == 1 {
-				first = fmt.Sprintf("%q: want mentions and voices %q, got %q", key, t[key], got[key])
+				first = fmt.Sprintf("%q: want mentions and voices %q, got %q", key, want[key], got[key])
 			}
 		}
 	}
 	if differ == 0 {
-		return "", nil
+		return ""
 	}
-	return fmt.Sprintf("%d of %d node-hours differ, first %s", differ, len(all), first), nil
+	return fmt.Sprintf("%d of %d node-hours differ, first %s", differ, len(all), first)
 }
 
 func queryInt(ctx context.Context, up *process, sql string) (int, error) {
@@ -317,34 +326,18 @@ func fetch(ctx context.Context, method, url, body string) (string, error) {
 	return string(text), err
 }
 
-const (
-	// settleTime bounds the wait for merges and sealing to end.
-	settleTime = 15 * time.Second
-	// settled is when they have, by the share of a core that is still used.
-	settled = 0.1
-)
+// settleTime is how long merging and sealing may go on: an hour is sealed when nothing touched it for ten seconds.
+const settleTime = 15 * time.Second
 
-// settle adds up what is used after the rows were readable.
-func (run *throughputRun) settle(ctx context.Context, up *process, since both) error {
-	began, last := time.Now(), since
-	for time.Since(began) < settleTime {
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		now, err := snapshot(up)
-		if err != nil {
-			return err
-		}
-		quiet := now.total()-last.total() < time.Duration(settled*float64(time.Second))
-		if last = now; quiet {
-			break
-		}
+// afterwards adds up what is used after the rows were readable.
+func (run *throughputRun) afterwards(ctx context.Context, o options, up *process, since both) error {
+	if err := sleep(ctx, o.settle); err != nil {
+		return err
 	}
-	run.Afterwards = run.used("both", usage{cpu: since.total()}, usage{cpu: last.total()})
-	run.AfterFor = time.Since(began).Seconds()
-	return nil
+	now, err := snapshot(up)
+	run.Afterwards = run.used("both", usage{cpu: since.total()}, usage{cpu: now.total()})
+	run.AfterFor = o.settle.Seconds()
+	return err
 }
 
 func (b both) total() time.Duration { return b.polyphony.cpu + b.clickhouse.cpu }

@@ -23,8 +23,9 @@ const (
 	// flushWait is how long the first mention of a flush waits for others: readers are at most about this far behind,
 	// and ClickHouse gets a few inserts a second, not hundreds.
 	flushWait = 500 * time.Millisecond
-	// flushBytes of public messages are about 12,000 mentions: rows enough for a good insert, and memory that a small machine has.
-	flushBytes = 16 << 20
+	// flushBytes of public messages are about 8,000 mentions: rows enough for a good insert, and memory that a small
+	// machine has.
+	flushBytes = 12 << 20
 	// factsWait: nobody waits for originals and statements as they do for metrics.
 	factsWait = time.Second
 	// retention is how far back streams may redeliver; node-hours since then are touched at a start.
@@ -57,7 +58,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start("storing mentions", func(ctx context.Context) error {
+	start("storing mentions", func(ctx context.Context) error { // one flow: a second would double the memory for little
 		flush := &flush{Aggregator: ag}
 		return ag.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Wait: flushWait}, flush.mentions)
 	})
