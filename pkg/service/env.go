@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -21,8 +23,9 @@ const prefix = "POLYPHONY_"
 func Environ() []string { return os.Environ() }
 
 // Load fills the fields of the struct that settings points to, and of structs in it, from environ: by the tags env
-// (the name), default and help. Fields may be string, bool, int, int64, time.Duration and slog.Level. An unknown POLYPHONY_
-// variable or a value that does not fit is an error that names it, never its value.
+// (the name), default and help. Fields may be string, bool, int, int64, time.Duration and slog.Level; a string may have a
+// form, see checkForm. An unknown POLYPHONY_ variable or a value that does not fit is an error that names it, never its
+// value.
 func Load(environ []string, settings any) error {
 	given := map[string]string{}
 	for _, entry := range environ {
@@ -40,7 +43,7 @@ func Load(environ []string, settings any) error {
 		if !ok {
 			text = field.Tag.Get("default")
 		}
-		if err := set(value, text); err != nil {
+		if err := errors.Join(set(value, text), checkForm(field.Tag.Get("form"), text)); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", name, err))
 		}
 	})
@@ -98,6 +101,39 @@ func set(v reflect.Value, text string) error {
 		panic("BUG: a setting of type " + v.Type().String())
 	}
 	return nil
+}
+
+// checkForm holds text against a form: "addr" is HOST:PORT, the host may be empty; "nats" is one or several NATS URLs
+// with commas between, a bare HOST:PORT among them; "" is any text. No text has every form.
+func checkForm(form, text string) error {
+	if text == "" {
+		return nil
+	}
+	switch form {
+	case "addr":
+		if !isAddr(text) {
+			return errors.New("want HOST:PORT")
+		}
+	case "nats":
+		for one := range strings.SplitSeq(text, ",") {
+			if one = strings.TrimSpace(one); !strings.Contains(one, "://") {
+				one = "nats://" + one
+			}
+			if u, err := url.Parse(one); err != nil || u.Hostname() == "" {
+				return errors.New("want nats://HOST:PORT")
+			}
+		}
+	}
+	return nil
+}
+
+func isAddr(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 // nearest suggests the known name that differs least, when it differs little.

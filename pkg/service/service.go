@@ -111,12 +111,12 @@ type ProcessConfig struct {
 
 // HTTPConfig is where a service answers.
 type HTTPConfig struct {
-	HTTPAddr string `env:"POLYPHONY_HTTP_ADDR" default:"127.0.0.1:8080" help:"HTTP address: /healthz, /readyz, /metrics and, of the ingester, /v1/events"`
+	HTTPAddr string `env:"POLYPHONY_HTTP_ADDR" default:"127.0.0.1:8080" form:"addr" help:"HTTP address: /healthz, /readyz, /metrics and, of the ingester, /v1/events"`
 }
 
 // NATSConfig is where a service finds JetStream.
 type NATSConfig struct {
-	NATSURL         string `env:"POLYPHONY_NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS with JetStream"`
+	NATSURL         string `env:"POLYPHONY_NATS_URL" default:"nats://127.0.0.1:4222" form:"nats" help:"NATS with JetStream"`
 	NATSCredentials string `env:"POLYPHONY_NATS_CREDENTIALS_FILE" help:"NATS credentials file"`
 	StreamBytes     int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" help:"disk space for all streams together, used when they are created"`
 }

@@ -13,7 +13,7 @@ import (
 type config struct {
 	service.HTTPConfig
 	service.NATSConfig
-	ClickHouseAddr         string `env:"POLYPHONY_CLICKHOUSE_ADDR" default:"127.0.0.1:9000" help:"ClickHouse, native protocol"`
+	ClickHouseAddr         string `env:"POLYPHONY_CLICKHOUSE_ADDR" default:"127.0.0.1:9000" form:"addr" help:"ClickHouse, native protocol"`
 	ClickHouseUser         string `env:"POLYPHONY_CLICKHOUSE_USER" default:"default" help:"a user who may create tables and write"`
 	ClickHousePasswordFile string `env:"POLYPHONY_CLICKHOUSE_PASSWORD_FILE" help:"file with its password"`
 }
