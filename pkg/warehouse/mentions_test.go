@@ -243,3 +243,26 @@ func TestRowsAreSortedAsTheTableIs(t *testing.T) {
 	}
 	same(t, "order", query(t, w, `SELECT lower(hex(event_key)) FROM mentions_store ORDER BY division, territory, time, event_key, lane`), keys)
 }
+
+// TestOrderOfWrites takes one table after the other away: what comes later must not be there without what comes first.
+// A location may point to nothing, and a fact may lack its touch until the repeat; a touch without its fact would let
+// an hour be sealed without it.
+func TestOrderOfWrites(t *testing.T) {
+	w := start(t)
+	facts := history(newRand(7), 20)
+	f := func(missing, want string) {
+		t.Helper()
+		exec(t, w, "RENAME TABLE "+missing+" TO away")
+		if err := w.InsertMentions(t.Context(), facts); err == nil || !Retry(err) {
+			t.Errorf("without %s: %v", missing, err)
+		}
+		exec(t, w, "RENAME TABLE away TO "+missing)
+		same(t, "locations, facts and touches when "+missing+" fails", []string{want}, query(t, w, `SELECT toString((
+			(SELECT count() > 0 FROM locations), (SELECT count() > 0 FROM mentions_store), (SELECT count() > 0 FROM touches)))`))
+	}
+	f("locations", "(0,0,0)")
+	f("mentions_store", "(1,0,0)")
+	f("touches", "(1,1,0)")
+	insert(t, w, facts...)
+	same(t, "after the repeat", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+}

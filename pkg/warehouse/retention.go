@@ -15,7 +15,7 @@ import (
 type Retention struct {
 	Text     time.Duration // the words of mentions and statements, and the sealed originals
 	Mentions time.Duration // mentions and statements themselves; sealed metrics outlive them, see Freeze
-	Metrics  time.Duration // sealed metrics and rejects' counts
+	Metrics  time.Duration // sealed metrics
 }
 
 // freezeSlack lies between the freezing of an hour and the removal of its facts, so that no sealed hour is ever made

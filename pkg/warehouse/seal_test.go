@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -167,9 +169,14 @@ func TestFrozenHoursHold(t *testing.T) {
 func TestReadersNeverSeeStaleNumbers(t *testing.T) {
 	w := start(t)
 	other := open(t, w.config)
+	const batch = 40
 	facts := history(rand.New(rand.NewPCG(22, 1)), 2400)
 	for i := range facts {
 		facts[i].Kind, facts[i].ByCompany = social.Post, false
+		if i/batch%2 == 0 {
+			// Every other batch falls into an hour that nothing touches again: sealed wrong once, it stays wrong.
+			facts[i].Time = facts[i].Time.Truncate(time.Hour).AddDate(0, 0, -1-i/batch)
+		}
 	}
 	var begun, done atomic.Int64
 	ctx, stop := context.WithCancel(t.Context())
@@ -207,10 +214,10 @@ func TestReadersNeverSeeStaleNumbers(t *testing.T) {
 			}
 		})
 	}
-	for i := 0; i < len(facts); i += 40 {
-		begun.Add(40)
-		insert(t, w, facts[i:i+40]...)
-		done.Add(40)
+	for some := range slices.Chunk(facts, batch) {
+		begun.Add(batch)
+		insert(t, w, some...)
+		done.Add(batch)
 	}
 	stop()
 	helpers.Wait()
@@ -222,6 +229,50 @@ func TestReadersNeverSeeStaleNumbers(t *testing.T) {
 	same(t, "at the end", want, readMetrics(t, w, "node_metrics_1h"))
 	sealAll(t, w)
 	same(t, "all sealed", want, readMetrics(t, w, "node_metrics_1h"))
+}
+
+// TestSealHoldsForTheTouchesReadFirst has facts arrive between the two statements of sealing, and an older sealer finish
+// after a newer one: neither may pass for fresh.
+func TestSealHoldsForTheTouchesReadFirst(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(25, 1)), 60)
+	insert(t, w, facts[:20]...)
+	hours := hoursOf(facts, sortRows(facts))
+	touched := func() []touchedHour {
+		t.Helper()
+		list, err := w.touched(t.Context(), hours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	seal := func(list []touchedHour) {
+		t.Helper()
+		if err := w.seal(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	older := touched()
+	insert(t, w, facts[20:40]...)
+	newer := touched()
+	seal(newer)
+	insert(t, w, facts[40:]...)
+	seal(older)
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "sealed", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
+}
+
+func TestViewsRefuseMixedSnapshots(t *testing.T) {
+	w := start(t)
+	insert(t, w, history(rand.New(rand.NewPCG(24, 1)), 10)...)
+	for _, view := range []string{"node_metrics_1h", "node_metrics_1h_of(division='%', territory='%', from='2026-01-01 00:00:00', to='2027-01-01 00:00:00')"} {
+		err := w.conn.Exec(t.Context(), "SELECT * FROM "+view+" SETTINGS enable_shared_storage_snapshot_in_query = 0")
+		if err == nil || !strings.Contains(err.Error(), "needs enable_shared_storage_snapshot_in_query") {
+			t.Errorf("%s: %v", view, err)
+		}
+	}
 }
 
 func TestSealKeepsItsTime(t *testing.T) {

@@ -80,7 +80,8 @@ ORDER BY one
 SETTINGS auto_statistics_types = '';
 
 -- Sealed hours beside the touches: balance is 0 where an hour was sealed from the facts that `touched` names now. Reading
--- both tables in one pass lets a filter on node and hour reach both.
+-- both tables in one pass lets a filter on node and hour reach both. The views below ask twice, once for what is fresh
+-- and once for what is stale: both answers must come from the same parts, or an hour is in both or in neither.
 CREATE OR REPLACE VIEW hours SQL SECURITY INVOKER AS
 SELECT division, territory, hour,
     sum(stamp) AS balance, sumIf(stamp, NOT sealed) AS touched,
@@ -100,6 +101,8 @@ FROM
     FROM node_hours FINAL
     WHERE formula = (SELECT version FROM formula)
 )
+WHERE NOT throwIf(NOT getSetting('enable_shared_storage_snapshot_in_query'),
+    'Polyphony needs enable_shared_storage_snapshot_in_query = 1, ClickHouse\'s default')
 GROUP BY division, territory, hour;
 
 -- The hours that are to be made from the facts. First the days in which anything is stale: balances are random, so those
@@ -149,8 +152,7 @@ UNION ALL
 SELECT division, territory, hour AS bucket, mentions, voices, posts, replies, broadcasts, answers, shares, reactions,
     mentions_by_source
 FROM made_hours
-WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM stale_hours)
-SETTINGS enable_shared_storage_snapshot_in_query = 1;
+WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM stale_hours);
 
 CREATE OR REPLACE VIEW node_metrics_1m SQL SECURITY INVOKER AS
 SELECT division, territory, toStartOfMinute(time) AS bucket,
@@ -201,8 +203,7 @@ WHERE division LIKE {division:String} AND territory LIKE {territory:String}
         WHERE division LIKE {division:String} AND territory LIKE {territory:String}
             AND hour >= {from:DateTime('UTC')} AND hour < {to:DateTime('UTC')}
             AND balance != 0 AND hour >= (SELECT max(before) FROM frozen)
-    )
-SETTINGS enable_shared_storage_snapshot_in_query = 1;
+    );
 
 CREATE OR REPLACE VIEW node_metrics_1m_of SQL SECURITY INVOKER AS
 SELECT * FROM node_metrics_1m
