@@ -1,6 +1,8 @@
 package warehouse
 
 import (
+	"strings"
+
 	"github.com/ClickHouse/ch-go/proto"
 
 	"polyphony/pkg/social"
@@ -22,7 +24,7 @@ func newLow() *lowColumn {
 	return c
 }
 
-// Reset forgets the values, whose bytes may belong to the caller.
+// Reset forgets the values.
 func (c *lowColumn) Reset() {
 	c.ColLowCardinalityRaw.Reset()
 	clear(c.known)
@@ -37,6 +39,7 @@ func (c *lowColumn) Append(s string) {
 		key, ok := c.known[s]
 		if !ok {
 			key = uint32(c.index.Rows())
+			s = strings.Clone(s) // it may be a piece of a big buffer
 			c.index.Append(s)
 			c.known[s] = key
 		}

@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
@@ -16,7 +17,11 @@ type sender struct {
 	facts     *factColumns
 	locations *locationColumns
 	originals *originalColumns
+	idle      time.Time // since when
 }
+
+// maxIdle is well below the hour after which ClickHouse hangs up.
+const maxIdle = 10 * time.Minute
 
 // send lends a sender to f. A connection on which anything failed is not used again.
 func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
@@ -29,6 +34,7 @@ func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
 		s.client.Close()
 		return err
 	}
+	s.idle = time.Now()
 	select {
 	case w.senders <- s:
 	default:
@@ -39,10 +45,17 @@ func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
 
 // sender takes an idle one or dials.
 func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
-	select {
-	case s := <-w.senders:
-		return s, nil
-	default:
+	for range cap(w.senders) {
+		select {
+		case s := <-w.senders:
+			if time.Since(s.idle) < maxIdle {
+				return s, nil
+			}
+			s.client.Close()
+			continue
+		default:
+		}
+		break
 	}
 	client, err := ch.Dial(ctx, ch.Options{
 		Address:          w.config.Addr,
