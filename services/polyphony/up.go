@@ -142,6 +142,9 @@ func (up *upCommand) keyer(file string) (*pseudonym.Keyer, error) {
 		secret, err = service.ReadSecret("POLYPHONY_AUTHOR_KEY_FILE", file)
 	} else {
 		secret, err = service.KeepSecret(filepath.Join(up.Data, "author.key"))
+		if err != nil {
+			err = fmt.Errorf("%w; choose another directory with --data", err)
+		}
 	}
 	if err != nil {
 		return nil, err
