@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"polyphony/pkg/service"
 )
 
 const (
@@ -37,7 +40,11 @@ type sendCommand struct {
 }
 
 func (s *sendCommand) Run(ctx context.Context, std streams) error {
-	c := &client{url: baseURL(s.HTTP) + "/v1/events", http: &http.Client{Timeout: sendTimeout}, std: std}
+	base, err := baseURL(s.HTTP)
+	if err != nil {
+		return err
+	}
+	c := &client{url: base + "/v1/events", http: &http.Client{Timeout: sendTimeout}, std: std}
 	if s.Token != "" {
 		token, err := os.ReadFile(s.Token)
 		if err != nil {
@@ -55,11 +62,15 @@ func (s *sendCommand) Run(ctx context.Context, std streams) error {
 }
 
 // baseURL allows the address alone.
-func baseURL(s string) string {
+func baseURL(s string) (string, error) {
 	if !strings.Contains(s, "://") {
 		s = "http://" + s
 	}
-	return strings.TrimSuffix(s, "/")
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", &service.UsageError{Err: fmt.Errorf("--http %q: want http://HOST:PORT", s)}
+	}
+	return strings.TrimSuffix(s, "/"), nil
 }
 
 // client posts lines and counts the answers.
