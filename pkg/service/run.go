@@ -31,7 +31,7 @@ func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), pa
 	defer profiled()
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("listening for HTTP: %w; stop what uses the address or choose another", err)
+		return fmt.Errorf("listening for HTTP: %w; stop what uses the address, or choose another (of up with --http, of a service with POLYPHONY_HTTP_ADDR)", err)
 	}
 	server := &http.Server{
 		Handler: p.mux(parts), ReadHeaderTimeout: drainTime, ReadTimeout: readTime, IdleTimeout: readTime,
