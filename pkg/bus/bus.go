@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +30,8 @@ type Config struct {
 	Name        string
 	Credentials string // path of a NATS credentials file, empty for none
 	Storage     int64  // bytes that all streams together may take, used when they are created
+	// Dial connects to a server in this process, past the network; nil for URL.
+	Dial func() (net.Conn, error)
 }
 
 const (
@@ -69,6 +72,9 @@ func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	if cfg.Credentials != "" {
 		options = append(options, nats.UserCredentials(cfg.Credentials))
 	}
+	if cfg.Dial != nil {
+		options = append(options, nats.InProcessServer(inProcess(cfg.Dial)))
+	}
 	conn, err := nats.Connect(cfg.URL, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nats at %s: %w", cfg.URL, err)
@@ -85,6 +91,11 @@ func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	}
 	return &Bus{conn: conn, js: js, log: log}, nil
 }
+
+// inProcess makes a server's connection of a function.
+type inProcess func() (net.Conn, error)
+
+func (dial inProcess) InProcessConn() (net.Conn, error) { return dial() }
 
 func waitConnected(ctx context.Context, conn *nats.Conn, url string, log *slog.Logger) error {
 	connected := conn.StatusChanged(nats.CONNECTED)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -95,6 +96,9 @@ func startNATS(cfg NATSConfig) (*NATS, error) {
 
 // URL is what clients connect to, such as nats://127.0.0.1:4222.
 func (n *NATS) URL() string { return "nats://" + n.Addr() }
+
+// Conn connects within the process, past the network.
+func (n *NATS) Conn() (net.Conn, error) { return n.server.InProcessConn() }
 
 // Addr is the HOST:PORT the server listens on.
 func (n *NATS) Addr() string { return n.server.Addr().String() }

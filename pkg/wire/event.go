@@ -103,7 +103,7 @@ func (d *EventDecoder) Decode(line []byte) (*social.Event, error) {
 	}
 	raw := &d.raw
 	*raw = rawEvent{Mentions: emptied(raw.Mentions), Hashtags: raw.Hashtags[:0], Links: raw.Links[:0]}
-	rest, err := json.Parse(line, raw, parseFlags)
+	rest, err := json.Parse(line, raw, parseFlags|plainFlag(line))
 	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, explainParse(line)
 	}
@@ -132,6 +132,19 @@ func checkShape(line []byte) error {
 		return invalid(social.InvalidJSON, "nested more than 64 levels deep")
 	}
 	return nil
+}
+
+// plainFlag spares lines without control characters a second look at each of their strings. The parser sets this
+// flag itself, but for ASCII only: it then copies every other string rune by rune, to mend bytes that are not UTF-8,
+// which Decode has refused already. The flag is not exported; TestDecodeEventCopiesNothing fails when it goes.
+func plainFlag(line []byte) json.ParseFlags {
+	const noControlCharacters = 1 << 28
+	for _, c := range line {
+		if c < ' ' {
+			return 0
+		}
+	}
+	return noControlCharacters
 }
 
 // nesting is the greatest number of brackets open at once outside strings.

@@ -132,6 +132,21 @@ func TestDecoderForgets(t *testing.T) {
 	}
 }
 
+// Strings without escapes alias the line, whatever their script.
+func TestDecodeEventCopiesNothing(t *testing.T) {
+	line := []byte(`{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28Z","author":{"id":"a"},"text":"` + strings.Repeat("Grüße 薬 ", 100) + `"}`)
+	var d EventDecoder
+	e, err := d.Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := e.Text
+	copy(line[bytes.Index(line, []byte("Gr")):], "XX")
+	if e.Text[:2] != "XX" {
+		t.Errorf("the text was copied: %.10s", before)
+	}
+}
+
 // The fast parser accepts nothing that the standard library refuses, and never panics.
 func FuzzDecodeEvent(f *testing.F) {
 	f.Add([]byte(`{"id":"1","source":"x","kind":"post","time":"2026-05-25T14:23:28.757Z","author":{"id":"a"},"text":"\ud83d\ude00 \u00e4"}`))

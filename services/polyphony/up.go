@@ -80,7 +80,7 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	}
 	defer engines.close()
 
-	b, err := bus.Open(ctx, bus.Config{URL: engines.nats.URL(), Name: "polyphony", Storage: settings.StreamBytes}, process.Log)
+	b, err := bus.Open(ctx, bus.Config{URL: engines.nats.URL(), Dial: engines.nats.Conn, Name: "polyphony", Storage: settings.StreamBytes}, process.Log)
 	if err != nil {
 		return stoppedOr(ctx, err)
 	}

@@ -121,7 +121,7 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 		return err
 	}
 	for line := range bytes.Lines(w.lines) {
-		w.event(m, line, head.recorded)
+		w.event(m, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded)
 	}
 	return nil
 }
