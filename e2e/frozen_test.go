@@ -119,3 +119,26 @@ func (l *listener) posts() map[string]bool {
 	}
 	return ids
 }
+
+// TestKilledClickHouse: ClickHouse dies under load; it is started again on the same ports, and the counts are exact.
+func TestKilledClickHouse(t *testing.T) {
+	g := generate(t, 11, 30_000)
+	pieces := g.pieces(t, 250)
+	u := startUp(t)
+	for i := range 3 {
+		engine := u.engine()
+		if err := newSender(u.at["http"], len(pieces)).send(t.Context(), pieces[i*len(pieces)/3:(i+1)*len(pieces)/3]); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(engine, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		u.await("another engine", func() error {
+			if now := u.engine(); now == engine || now == 0 {
+				return fmt.Errorf("pid %d, killed was %d", now, engine)
+			}
+			return nil
+		})
+	}
+	u.mustEqual(g.truth)
+}

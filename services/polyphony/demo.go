@@ -119,12 +119,15 @@ func printNodes(w io.Writer, rows []warehouse.NodeRow) {
 // hintsFor names three things to try next.
 func hintsFor(rules *nodes.Rules, http string, e *engines) string {
 	division, territory := "company", "zz"
-	if units := rules.BusinessUnits(); len(units) > 0 && len(units[0].Territories) > 0 {
-		division, territory = units[0].Division, units[0].Territories[0]
+	for _, unit := range rules.BusinessUnits() {
+		if unit.Division != division && len(unit.Territories) > 0 {
+			division, territory = unit.Division, unit.Territories[0]
+			break
+		}
 	}
 	return fmt.Sprintf(`Try next:
   SQL        curl 'http://%s/?query=SELECT+*+FROM+polyphony.node_metrics_1h+ORDER+BY+bucket+DESC+LIMIT+5+FORMAT+PrettyCompact'
   subscribe  nats sub --server nats://%s 'social.mentions.%s.%s'
   send       bin/polyphony generate --events 1000 --out events.ndjson && bin/polyphony send --http http://%s events.ndjson
-`, e.clickhouse.HTTPAddr(), e.nats.Addr(), division, territory, http)
+`, e.current().HTTPAddr(), e.nats.Addr(), division, territory, http)
 }

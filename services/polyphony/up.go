@@ -85,7 +85,7 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 		return stoppedOr(ctx, err)
 	}
 	defer b.Close()
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.clickhouse.Addr()})
+	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.config.Addr})
 	if err != nil {
 		return stoppedOr(ctx, err)
 	}
@@ -100,7 +100,7 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	var demo demo
 	ready := func(addr net.Addr) {
 		fmt.Fprintf(std.out, "ready http=%s nats=%s clickhouse=%s clickhouse-http=%s\n",
-			addr, engines.nats.Addr(), engines.clickhouse.Addr(), engines.clickhouse.HTTPAddr())
+			addr, engines.nats.Addr(), engines.config.Addr, engines.config.HTTPAddr)
 		if up.Demo {
 			demo.start(ctx, std, rules, store, addr.String(), engines)
 		}
@@ -154,37 +154,78 @@ func (up *upCommand) keyer(file string) (*pseudonym.Keyer, error) {
 
 // engines are the two servers of `up`.
 type engines struct {
-	nats       *embedded.NATS
-	clickhouse *embedded.ClickHouse
+	nats *embedded.NATS
+	log  *slog.Logger
+
+	config     embedded.ClickHouseConfig // with the ports that were free at the start
+	mu         sync.Mutex
+	clickhouse *embedded.ClickHouse // the present one
 }
 
 // startEngines starts both at once: each takes a fraction of a second.
 func (up *upCommand) startEngines(ctx context.Context, bin string, log *slog.Logger) (*engines, error) {
-	var e engines
+	e := &engines{log: log, config: embedded.ClickHouseConfig{
+		Dir: filepath.Join(up.Data, "clickhouse"), Addr: up.ClickHouse, HTTPAddr: up.ClickHouseHTTP, Bin: bin, Log: log}}
 	var natsErr, clickhouseErr error
 	var starting sync.WaitGroup
 	starting.Go(func() {
 		e.nats, natsErr = embedded.StartNATS(embedded.NATSConfig{Dir: filepath.Join(up.Data, "nats"), Addr: up.NATS, Log: log})
 	})
-	starting.Go(func() {
-		e.clickhouse, clickhouseErr = embedded.StartClickHouse(ctx, embedded.ClickHouseConfig{
-			Dir: filepath.Join(up.Data, "clickhouse"), Addr: up.ClickHouse, HTTPAddr: up.ClickHouseHTTP, Bin: bin, Log: log})
-	})
+	starting.Go(func() { clickhouseErr = e.startClickHouse(ctx) })
 	starting.Wait()
 	if err := errors.Join(natsErr, clickhouseErr); err != nil {
 		e.close()
 		return nil, err
 	}
-	return &e, nil
+	return e, nil
 }
 
-// watch ends with an error when ClickHouse ends by itself.
+func (e *engines) startClickHouse(ctx context.Context) error {
+	started, err := embedded.StartClickHouse(ctx, e.config)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.clickhouse = started
+	e.config.Addr, e.config.HTTPAddr = started.Addr(), started.HTTPAddr()
+	return nil
+}
+
+func (e *engines) current() *embedded.ClickHouse {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.clickhouse
+}
+
+const (
+	// maxRestarts within restartSpan: an engine that ends more often has a cause that starting again does not mend.
+	maxRestarts = 5
+	restartSpan = 10 * time.Minute
+)
+
+// watch starts ClickHouse again, on the same ports, when it ends by itself. Meanwhile events are accepted and mentions
+// published as ever, and the aggregator waits.
 func (e *engines) watch(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-e.clickhouse.Done():
-		return fmt.Errorf("clickhouse ended by itself; start again, nothing accepted is lost: %w", err)
+	var ends []time.Time
+	for {
+		var reason error
+		select {
+		case <-ctx.Done():
+			return nil
+		case reason = <-e.current().Done():
+		}
+		for reason != nil { // an engine may also end while it starts
+			ends = append(ends, time.Now())
+			if n := len(ends); n > maxRestarts && ends[n-1].Sub(ends[n-1-maxRestarts]) < restartSpan {
+				return fmt.Errorf("it ended by itself %d times within %v; nothing accepted is lost: %w", maxRestarts+1, restartSpan, reason)
+			}
+			e.log.Error("clickhouse ended by itself, starting it again; nothing accepted is lost", "error", reason)
+			if reason = e.startClickHouse(ctx); ctx.Err() != nil {
+				return nil
+			}
+		}
+		e.log.Info("clickhouse is back")
 	}
 }
 
@@ -194,8 +235,8 @@ const engineStop = 10 * time.Second
 func (e *engines) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), engineStop)
 	defer cancel()
-	if e.clickhouse != nil {
-		_ = e.clickhouse.Close(ctx) // killed if it does not end; its data survive that
+	if clickhouse := e.current(); clickhouse != nil {
+		_ = clickhouse.Close(ctx) // killed if it does not end; its data survive that
 	}
 	if e.nats != nil {
 		e.nats.Close()
