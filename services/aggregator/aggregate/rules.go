@@ -17,7 +17,8 @@ type announcement struct {
 }
 
 // followRules stores each rules version that comes in force: which nodes there are and on whose clock their days run,
-// what the version said, how long things are kept.
+// what the version said, how long things are kept. Hours whose mentions are due to go are frozen: their sealed metrics
+// outlive their facts.
 func (ag *Aggregator) followRules(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -30,14 +31,21 @@ func (ag *Aggregator) followRules(ctx context.Context) error {
 			}
 		})
 	}()
+	daily := time.NewTicker(24 * time.Hour)
+	defer daily.Stop()
+	var current announcement
 	for {
 		select {
 		case err := <-failed:
 			return err
-		case a := <-announced:
-			if err := ag.storeRules(ctx, a); err != nil {
-				return err
+		case current = <-announced:
+		case <-daily.C: // what is older than its retention grows by a day
+			if current.version == "" {
+				continue
 			}
+		}
+		if err := ag.storeRules(ctx, current); err != nil {
+			return err
 		}
 	}
 }
@@ -60,7 +68,13 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 			return err
 		}
 		keep := rules.Company().Privacy.Retain
-		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+		if err := ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics}); err != nil {
+			return err
+		}
+		if keep.Mentions == 0 {
+			return nil
+		}
+		return ag.store.Freeze(ctx, time.Now().Add(-keep.Mentions))
 	})
 }
 
