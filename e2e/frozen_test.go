@@ -28,7 +28,7 @@ func TestFrozenClickHouse(t *testing.T) {
 	if err := newSender(u.at["http"], len(pieces)).send(t.Context(), pieces[:warm]); err != nil {
 		t.Fatal(err)
 	}
-	engine := u.engine()
+	engine := u.engine
 	if err := syscall.Kill(engine, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestKilledClickHouse(t *testing.T) {
 	pieces := g.pieces(t, 250)
 	u := startUp(t)
 	for i := range 3 {
-		engine := u.engine()
+		engine := u.engine
 		if err := newSender(u.at["http"], len(pieces)).send(t.Context(), pieces[i*len(pieces)/3:(i+1)*len(pieces)/3]); err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestKilledClickHouse(t *testing.T) {
 			t.Fatal(err)
 		}
 		u.await("another engine", func() error {
-			if now := u.engine(); now == engine || now == 0 {
+			if now := u.engine; now == engine || now == 0 {
 				return fmt.Errorf("pid %d, killed was %d", now, engine)
 			}
 			return nil

@@ -55,12 +55,7 @@ func TestKilled(t *testing.T) {
 
 	t.Log("kill a start before it is ready")
 	u.launch()
-	u.await("the engine to be started", func() error {
-		if u.engine() == 0 {
-			return errNone
-		}
-		return nil
-	})
+	u.awaitEngine()
 	u.kill()
 	u.start()
 
@@ -71,7 +66,7 @@ func TestKilled(t *testing.T) {
 
 	t.Log("kill ClickHouse alone: up says so and ends")
 	reach(55)
-	if err := syscall.Kill(u.engine(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(u.engine, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-u.exited

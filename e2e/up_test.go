@@ -35,6 +35,7 @@ type up struct {
 	log    *os.File
 	at     map[string]string // addresses by the words of the ready line
 	cmd    *exec.Cmd
+	engine int // process id of the ClickHouse child, once it is known
 	exited chan struct{}
 }
 
@@ -98,6 +99,7 @@ func (u *up) start() {
 			u.t.Fatalf("the ready line lacks %s: %v", name, u.at)
 		}
 	}
+	u.awaitEngine()
 }
 
 // launch starts the process. The ready line comes through the channel, which closes when standard output does.
@@ -122,7 +124,7 @@ func (u *up) launch() <-chan string {
 		u.t.Fatal(err)
 	}
 	ready, exited, cmd := make(chan string, 1), make(chan struct{}), u.cmd
-	u.exited = exited
+	u.exited, u.engine = exited, 0
 	go func() {
 		defer close(exited)
 		lines := bufio.NewScanner(out)
@@ -138,16 +140,15 @@ func (u *up) launch() <-chan string {
 	return ready
 }
 
-// kill ends the process as a power switch would, and waits until its engine is gone too.
+// kill ends the process as a power switch would, this very moment, and waits until its engine is gone too.
 func (u *up) kill() {
 	u.t.Helper()
-	engine := u.engine()
 	if err := u.cmd.Process.Kill(); err != nil {
 		u.t.Fatal(err)
 	}
 	<-u.exited
 	u.await("the engine to end with its parent", func() error {
-		if engine != 0 && alive(engine) {
+		if u.engine != 0 && alive(u.engine) {
 			return errors.New("it lives")
 		}
 		return nil
@@ -188,15 +189,19 @@ func (u *up) stop() {
 	u.drain()
 }
 
-// engine is the process id of the ClickHouse child, 0 for none.
-func (u *up) engine() int {
-	for _, pid := range childrenOf(u.cmd.Process.Pid) {
-		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.HasPrefix(string(comm), "polyphony-click") {
-			return pid
+// awaitEngine waits for the ClickHouse child.
+func (u *up) awaitEngine() {
+	u.t.Helper()
+	u.await("the ClickHouse child", func() error {
+		for _, pid := range childrenOf(u.cmd.Process.Pid) {
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if strings.HasPrefix(string(comm), "polyphony-click") { // 15 letters is all that the kernel keeps
+				u.engine = pid
+				return nil
+			}
 		}
-	}
-	return 0
+		return errNone
+	})
 }
 
 func childrenOf(parent int) (pids []int) {

@@ -10,6 +10,9 @@ import (
 	"polyphony/pkg/warehouse"
 )
 
+// freezePeriod is how often hours are frozen that have reached their age.
+const freezePeriod = time.Hour
+
 // announcement is a rules version that came in force.
 type announcement struct {
 	version string
@@ -31,15 +34,15 @@ func (ag *Aggregator) followRules(ctx context.Context) error {
 			}
 		})
 	}()
-	daily := time.NewTicker(24 * time.Hour)
-	defer daily.Stop()
+	rounds := time.NewTicker(freezePeriod)
+	defer rounds.Stop()
 	var current announcement
 	for {
 		select {
 		case err := <-failed:
 			return err
 		case current = <-announced:
-		case <-daily.C: // what is older than its retention grows by a day
+		case <-rounds.C: // more hours have reached their age
 			if current.version == "" {
 				continue
 			}
@@ -63,19 +66,19 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 	if err != nil {
 		return fmt.Errorf("BUG: rules %s were checked before they were published: %w", a.version, err)
 	}
-	return ag.insist(ctx, "storing rules", func(ctx context.Context) error {
+	err = ag.insist(ctx, "storing rules", func(ctx context.Context) error {
 		if err := ag.store.PutRules(ctx, describe(rules, a.since)); err != nil {
 			return err
 		}
 		keep := rules.Company().Privacy.Retain
-		if err := ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics}); err != nil {
-			return err
-		}
-		if keep.Mentions == 0 {
-			return nil
-		}
-		return ag.store.Freeze(ctx, time.Now().Add(-keep.Mentions))
+		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
 	})
+	if keep := rules.Company().Privacy.Retain.Mentions; err == nil && keep > 0 {
+		if freezing := ag.store.Freeze(ctx, time.Now().Add(-keep)); freezing != nil {
+			ag.log.Debug("freezing hours waits for the next round", "error", freezing) // facts stay a week longer than the hours need
+		}
+	}
+	return err
 }
 
 // describe puts rules into the rows that analysts see.
