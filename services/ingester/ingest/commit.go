@@ -30,8 +30,8 @@ const (
 
 // submission is what one request has to store: accepted lines by source, rejects by code. Its memory is reused.
 type submission struct {
-	sources []batch
-	rejects []batch
+	sources batches
+	rejects batches
 }
 
 // batch is content for one subject; name is its source or code.
@@ -41,43 +41,68 @@ type batch struct {
 	events  int
 }
 
-func (s *submission) reset() { s.sources, s.rejects = s.sources[:0], s.rejects[:0] }
+func (s *submission) reset() {
+	s.sources.reset()
+	s.rejects.reset()
+}
+
+// size is how many bytes s holds.
+func (s *submission) size() int { return s.sources.size + s.rejects.size }
 
 // accept copies an event's line into the batch of its source.
 func (s *submission) accept(source string, event []byte) {
-	b := batchOf(&s.sources, source, maxBody+1)
-	b.content = append(append(b.content, event...), '\n')
-	b.events++
+	s.sources.add(source, maxBody+1, func(content []byte) []byte { return append(append(content, event...), '\n') })
 }
 
 // reject copies a reject into the batch of its code.
 func (s *submission) reject(r *wire.Reject) {
-	b := batchOf(&s.rejects, string(r.Code), rejectFrame)
-	b.content = wire.AppendReject(b.content, r)
-	b.events++
+	s.rejects.add(string(r.Code), rejectFrame, func(content []byte) []byte { return wire.AppendReject(content, r) })
 }
 
 // rejectFrame is when a frame of rejects takes no more: with a last one of the greatest size it still fits the bound
 // of a frame.
 const rejectFrame = 256 << 10
 
-// batchOf finds the batch of a name with room below limit, or adds one in memory that an earlier use left behind.
-// A request holds few sources and codes, so looking through all of them is cheap.
-func batchOf(list *[]batch, name string, limit int) *batch {
-	for i := len(*list) - 1; i >= 0; i-- {
-		if b := &(*list)[i]; b.name == name && len(b.content) < limit {
-			return b
-		}
+// batches are the batches of one request, in order of their first event.
+type batches struct {
+	list []batch
+	last map[string]int // by name: the batch that takes what comes
+	size int            // bytes of all contents
+}
+
+func (bs *batches) reset() {
+	bs.list, bs.size = bs.list[:0], 0
+	clear(bs.last)
+}
+
+// add lets write append one event to the batch of a name with room below limit, begun in memory that an earlier use
+// left behind when there is none.
+func (bs *batches) add(name string, limit int, write func([]byte) []byte) {
+	at, ok := bs.last[name]
+	if !ok || len(bs.list[at].content) >= limit {
+		at = bs.begin(name)
 	}
-	n := len(*list)
-	if cap(*list) > n {
-		*list = (*list)[:n+1]
+	b := &bs.list[at]
+	before := len(b.content)
+	b.content = write(b.content)
+	b.events++
+	bs.size += len(b.content) - before
+}
+
+func (bs *batches) begin(name string) int {
+	n := len(bs.list)
+	if cap(bs.list) > n {
+		bs.list = bs.list[:n+1]
 	} else {
-		*list = append(*list, batch{})
+		bs.list = append(bs.list, batch{})
 	}
-	b := &(*list)[n]
+	b := &bs.list[n]
 	*b = batch{name: strings.Clone(name), content: b.content[:0]}
-	return b
+	if bs.last == nil {
+		bs.last = map[string]int{}
+	}
+	bs.last[b.name] = n
+	return n
 }
 
 // publisher is what a committer needs of the bus.
@@ -124,18 +149,15 @@ func newCommitter(b publisher, log *slog.Logger, m *metrics) *committer {
 
 var errStopping = errors.New("stopping")
 
-// commit returns nil when all of s is stored. s may be reused as soon as commit returns.
-func (c *committer) commit(ctx context.Context, s *submission) error {
+// commit returns nil when all of s is stored. s may be reused as soon as commit returns. It does not end with the
+// client: the copy of s is held until the group is decided, and has to be counted as long.
+func (c *committer) commit(s *submission) error {
 	g, err := c.join(s)
 	if err != nil {
 		return err
 	}
-	select {
-	case <-g.done:
-		return g.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	<-g.done
+	return g.err
 }
 
 // join copies s into the open group.
@@ -150,11 +172,11 @@ func (c *committer) join(s *submission) (*group, error) {
 		signal(c.begun)
 	}
 	g := c.open
-	for _, b := range s.sources {
+	for _, b := range s.sources.list {
 		g.sources[b.name] = append(g.sources[b.name], b.content...)
 		g.bytes += len(b.content)
 	}
-	for _, b := range s.rejects {
+	for _, b := range s.rejects.list {
 		g.rejects = append(g.rejects, wireReject{b.name, append([]byte(nil), b.content...), b.events})
 		g.bytes += len(b.content)
 	}

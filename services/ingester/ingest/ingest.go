@@ -78,8 +78,11 @@ func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
 	if err := in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(version), rules.Archive()); err != nil {
 		return fmt.Errorf("publishing rules %s: %w", version, err)
 	}
-	if err := in.bus.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte(version)); err != nil {
-		return fmt.Errorf("announcing rules %s: %w", version, err)
+	// Announced once: when it was written is since when it is in force.
+	if current, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent); err != nil || string(current) != version {
+		if err := in.bus.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte(version)); err != nil {
+			return fmt.Errorf("announcing rules %s: %w", version, err)
+		}
 	}
 	in.rules.Store(rules)
 	in.log.Info("rules in force", "version", version)

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +123,7 @@ func (b *bundle) stored(c topology.Consumer, messages int) []bus.Delivery {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
 	defer cancel()
 	var got []bus.Delivery
-	err := b.bus.Consume(ctx, c, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, d []bus.Delivery) error {
+	err := b.bus.Consume(ctx, c, bus.Limit{Messages: 1}, func(_ context.Context, d []bus.Delivery) error {
 		if got = append(got, d...); len(got) >= messages {
 			cancel()
 		}
@@ -269,6 +270,70 @@ func TestBadBodies(t *testing.T) {
 	f(202, `"rejected_not_listed":2`, []byte(strings.Repeat("{\n", 10_002)))
 	f(202, `{"accepted":1,`, []byte(event("1", time.Now(), `,"text":"`+strings.Repeat("x", 1<<20-200)+`"`)))
 	f(202, `{"accepted":1,`, []byte(event("still alive", time.Now(), "")))
+}
+
+// A body that is no NDJSON is refused as a whole, before its rejects take a multiple of its memory. Full bodies of
+// events that are merely late are none of those.
+func TestManyBadLines(t *testing.T) {
+	b := setup(t, "", storage)
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(bytes.Repeat([]byte("x\n"), maxBody/2))
+	_ = z.Close()
+	header := http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	status, answer := b.post(header, packed.Bytes())
+	runtime.ReadMemStats(&after)
+	if status != 400 || !strings.Contains(answer, "too many bad lines: is this NDJSON? The first is line 1: invalid_json") {
+		t.Errorf("%d %.300s", status, answer)
+	}
+	// 16 MiB of body and at most 18 of rejects, each allocated anew whenever it grows.
+	if took := after.TotalAlloc - before.TotalAlloc; took > 160<<20 {
+		t.Errorf("refusing it allocated %d MiB", took>>20)
+	}
+	late := event("1", time.Now().Add(-80*time.Hour), `,"text":"`+strings.Repeat("x", 150)+`"`) + "\n"
+	status, answer = b.post(nil, []byte(strings.Repeat(late, maxBody/len(late))))
+	if status != 202 || !strings.Contains(answer, `"accepted":0`) {
+		t.Errorf("a body of late events: %d %.300s", status, answer)
+	}
+}
+
+// Many sources in one request cost neither the square of their number nor a message each.
+func TestManySources(t *testing.T) {
+	b := setup(t, "", storage)
+	f := func(sources int, status int, says string) {
+		t.Helper()
+		var body bytes.Buffer
+		for i := range 100_000 {
+			body.WriteString(strings.Replace(event("1", time.Now(), ""), "bluesky", fmt.Sprintf("s%d", i%sources), 1) + "\n")
+		}
+		begin := time.Now()
+		got, answer := b.post(nil, body.Bytes())
+		if got != status || !strings.Contains(answer, says) {
+			t.Errorf("%d sources: %d %.300s", sources, got, answer)
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("%d sources took %s", sources, took)
+		}
+	}
+	f(100_000, 400, "more than 1000 sources")
+	f(1000, 202, `{"accepted":100000,`)
+}
+
+// What requests hold is given back, with all its copies.
+func TestBudgetIsGivenBack(t *testing.T) {
+	var b budget
+	body := bytes.Repeat([]byte("x"), 1<<20)
+	request := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+	_, held, err := b.read(nil, httptest.NewRecorder(), request)
+	if err != nil || held < copies<<20 || held > copies<<20+copies<<17 || b.held.Load() != held {
+		t.Fatalf("%d held for a MiB, %d in all: %v", held, b.held.Load(), err)
+	}
+	b.release(held)
+	if b.held.Load() != 0 || !b.take(maxHeld) || b.take(1) {
+		t.Errorf("%d left", b.held.Load())
+	}
 }
 
 func TestTokens(t *testing.T) {

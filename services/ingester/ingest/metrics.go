@@ -34,7 +34,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 // count adds a request that was stored.
 func (m *metrics) count(j *judge) {
 	m.accepted.Add(float64(j.accepted))
-	for _, b := range j.rejects {
+	for _, b := range j.rejects.list {
 		m.rejected.WithLabelValues(b.name).Add(float64(b.events))
 	}
 }

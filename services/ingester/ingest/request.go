@@ -3,6 +3,7 @@ package ingest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -22,8 +23,16 @@ const (
 	maxAhead = 10 * time.Minute
 	// maxListed bounds the rejects listed in an answer; all of them are stored.
 	maxListed = 10_000
-	// maxHeld bounds the bytes of all requests between their first byte and their answer: six of the largest.
-	maxHeld = 96 << 20
+	// maxOverhead bounds what the rejects of one request take beyond their own bytes, up to 190 each: a body's worth has
+	// room for all of the largest body when its events are posts, and no room for something that is no NDJSON.
+	maxOverhead = maxBody
+	// maxSources bounds the sources in one request: each is a message of its own, and nobody follows a thousand networks.
+	maxSources = 1000
+	// maxHeld bounds what all requests hold between their first byte and their answer: four of the largest. Memory that
+	// grows takes up to twice that for a while.
+	maxHeld = 192 << 20
+	// copies is how often a byte of a body is held: as it was read, judged in a submission, and in its group.
+	copies = 3
 )
 
 // answer is the body of a 202.
@@ -67,16 +76,25 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 	}
 
 	j := judges.Get().(*judge)
-	defer judges.Put(j)
+	defer keepJudge(j)
 	j.begin(time.Now().UTC(), rules.Company().Lateness, grant)
 	for line, event := range form.events(body) {
-		j.take(line, event)
+		if err := j.take(line, event); err != nil {
+			in.refuse(w, http.StatusBadRequest, err.Error())
+			return
+		}
 	}
 	if j.accepted == 0 && j.refused == 0 {
 		in.refuse(w, http.StatusBadRequest, "no event in the body")
 		return
 	}
-	if err := in.commits.commit(r.Context(), &j.submission); err != nil {
+	overhead := (copies - 1) * int64(max(0, j.size()-len(body)))
+	if !in.budget.take(overhead) {
+		in.refuseBody(w, errBusy)
+		return
+	}
+	defer in.budget.release(overhead)
+	if err := in.commits.commit(&j.submission); err != nil {
 		in.refuseCommit(w, err)
 		return
 	}
@@ -123,10 +141,18 @@ var (
 	judges = sync.Pool{New: func() any { return new(judge) }}
 )
 
-// keep returns a buffer to the pool unless it grew with a rare large body.
+// maxKept is up to which size memory goes back to its pool: rare large bodies leave none behind.
+const maxKept = 2 << 20
+
 func keep(buffer *[]byte) {
-	if cap(*buffer) <= 2<<20 {
+	if cap(*buffer) <= maxKept {
 		bodies.Put(buffer)
+	}
+}
+
+func keepJudge(j *judge) {
+	if j.size() <= maxKept {
+		judges.Put(j)
 	}
 }
 
@@ -139,17 +165,18 @@ type judge struct {
 	accepted int
 	refused  int
 	rows     []rejectedRow
+	overhead int // bytes that rejects take beyond their own
 	submission
 }
 
 func (j *judge) begin(now time.Time, lateness time.Duration, g grant) {
 	j.now, j.lateness, j.grant = now, lateness, g
-	j.accepted, j.refused, j.rows = 0, 0, []rejectedRow{}
+	j.accepted, j.refused, j.rows, j.overhead = 0, 0, []rejectedRow{}, 0
 	j.submission.reset()
 }
 
-// take judges one event. Its bytes go into the submission either way.
-func (j *judge) take(line int, event []byte) {
+// take judges one event. Its bytes go into the submission either way. An error refuses the request as a whole.
+func (j *judge) take(line int, event []byte) error {
 	e, err := j.decoder.Decode(event)
 	if err == nil && !j.grant.allows(e.Source) {
 		err = &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
@@ -160,7 +187,10 @@ func (j *judge) take(line int, event []byte) {
 	if err == nil {
 		j.accepted++
 		j.submission.accept(e.Source, event)
-		return
+		if len(j.sources.list) > maxSources {
+			return fmt.Errorf("more than %d sources in one request: send it in parts", maxSources)
+		}
+		return nil
 	}
 	var bad *social.Invalid
 	if !errors.As(err, &bad) {
@@ -174,7 +204,13 @@ func (j *judge) take(line int, event []byte) {
 	if e != nil {
 		source = e.Source
 	}
+	before := j.rejects.size
 	j.submission.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event})
+	if j.overhead += max(0, j.rejects.size-before-len(event)); j.overhead > maxOverhead {
+		first := j.rows[0]
+		return fmt.Errorf("too many bad lines: is this NDJSON? The first is line %d: %s, %s", first.Line, first.Code, first.Detail)
+	}
+	return nil
 }
 
 // CheckTime holds an event against the clock: its verdict is given once, at acceptance. The error is a *social.Invalid.
@@ -195,15 +231,24 @@ func CheckTime(e *social.Event, now time.Time, lateness time.Duration) error {
 // epoch bounds every lateness: no social network is older, and buckets count from here.
 var epoch = time.Unix(0, 0)
 
-// budget bounds the bytes that requests hold at once.
+// budget bounds the bytes that requests hold at once, every copy counted.
 type budget struct{ held atomic.Int64 }
+
+// take reports whether n bytes more may be held. Those are to be released.
+func (b *budget) take(n int64) bool {
+	if b.held.Add(n) > maxHeld {
+		b.held.Add(-n)
+		return false
+	}
+	return true
+}
 
 var (
 	errBusy     = errors.New("over the budget")
 	errTooLarge = errors.New("body too large")
 )
 
-// read reads and decompresses a body into buffer, taking from the budget as it grows. held is to be released.
+// read reads and decompresses a body into buffer, taking all its copies from the budget as it grows. held is to be released.
 func (b *budget) read(buffer []byte, w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
 	const step = 64 << 10
 	reader, stop, err := decompress(r.Header.Get("Content-Encoding"), http.MaxBytesReader(w, r.Body, maxBody+1))
@@ -212,17 +257,16 @@ func (b *budget) read(buffer []byte, w http.ResponseWriter, r *http.Request) (bo
 	}
 	defer stop()
 	for {
-		if int64(len(buffer)) >= held {
-			if b.held.Add(step) > maxHeld {
-				b.held.Add(-step)
+		if copies*int64(len(buffer)) >= held {
+			if !b.take(copies * step) {
 				return buffer, held, errBusy
 			}
-			held += step
+			held += copies * step
 		}
 		if cap(buffer)-len(buffer) < step/2 {
 			buffer = append(make([]byte, 0, 2*cap(buffer)+step), buffer...)
 		}
-		n, err := reader.Read(buffer[len(buffer):cap(buffer)])
+		n, err := reader.Read(buffer[len(buffer):min(cap(buffer), int(held/copies))])
 		buffer = buffer[:len(buffer)+n]
 		var tooLarge *http.MaxBytesError
 		switch {
