@@ -50,6 +50,13 @@ type Mention struct {
 	RulesVersion   string
 }
 
+// ValidTime reports whether t is from 1970-01-01 to 2106-02-06, in UTC: the days whose hours and minutes have a number in
+// the tables. Any other would be stored as an instant of another century.
+func ValidTime(t time.Time) bool {
+	const end = 4294944000 // 2106-02-07 in Unix seconds; 32 bits end some hours later
+	return t.Unix() >= 0 && t.Unix() < end
+}
+
 // Via says why an event belongs to a node.
 type Via string
 

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -216,22 +218,35 @@ type rawMention struct {
 	} `json:"data"`
 }
 
-// DecodeBatch appends the mentions of a public batch to dst. Their strings alias batch. An error is ours or a
-// foreign publisher's: the enricher writes nothing that this does not read.
+// DecodeBatch appends the mentions of a public batch to dst. Their strings alias batch. Events of other types are
+// skipped, as a reader of CloudEvents does. A bad line does not harm its neighbours: all others are decoded, and the
+// error tells of the first bad one and how many there are. An error is ours or a foreign publisher's: the enricher
+// writes nothing that this does not read.
 func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
+	var first error
+	bad := 0
 	for line := range bytes.Lines(batch) {
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 || len(line) == 1 && (line[0] == '[' || line[0] == ']') {
 			continue
 		}
 		m, err := decodeMention(bytes.TrimSuffix(line, []byte{','}))
-		if err != nil {
-			return dst, fmt.Errorf("decoding a mention: %w", err)
+		switch {
+		case err == nil:
+			dst = append(dst, m)
+		case !errors.Is(err, errOtherType):
+			bad++
+			first = cmp.Or(first, err)
 		}
-		dst = append(dst, m)
+	}
+	if bad > 0 {
+		return dst, fmt.Errorf("decoding mentions: %d bad lines, the first: %w", bad, first)
 	}
 	return dst, nil
 }
+
+// errOtherType marks a CloudEvent that is not a mention.
+var errOtherType = errors.New("not a " + MentionType)
 
 func decodeMention(line []byte) (m social.Mention, err error) {
 	if !decodeOwn(line, &m) {
@@ -239,20 +254,33 @@ func decodeMention(line []byte) (m social.Mention, err error) {
 			return m, err
 		}
 	}
-	if !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}) {
-		return m, fmt.Errorf("no node or no event_key")
+	return m, checkMention(&m)
+}
+
+// checkMention refuses what the tables have no value for, or would store as something else.
+func checkMention(m *social.Mention) error {
+	switch {
+	case !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}):
+		return errors.New("no node or no event_key")
+	case !m.Kind.Known() || m.Kind.IsStatement():
+		return fmt.Errorf("kind %q is no mention's", m.Kind)
+	case m.Via != social.ViaText && m.Via != social.ViaAccount && m.Via != social.ViaThread:
+		return fmt.Errorf("via %q is unknown", m.Via)
+	case !social.ValidTime(m.Time) || !social.ValidTime(m.RecordedTime):
+		return errors.New("time or recorded_time is before 1970 or after 2106-02-06")
 	}
-	return m, nil
+	return nil
 }
 
 // decodeForeign reads a mention whose fields stand in any order.
 func decodeForeign(line []byte) (m social.Mention, err error) {
 	var raw rawMention
-	if _, err = json.Parse(line, &raw, parseFlags); err != nil {
-		return m, err
+	rest, err := json.Parse(line, &raw, parseFlags)
+	if err == nil && len(bytes.TrimSpace(rest)) > 0 {
+		err = errors.New("more than one value on the line")
 	}
-	if raw.Type != MentionType {
-		return m, fmt.Errorf("type %q is not %s", raw.Type, MentionType)
+	if raw.Type != MentionType || err != nil {
+		return m, cmp.Or(otherType(line), err, errors.New("no type"))
 	}
 	d := &raw.Data
 	m = social.Mention{
@@ -294,4 +322,16 @@ func decodeForeign(line []byte) (m social.Mention, err error) {
 		}
 	}
 	return m, nil
+}
+
+// otherType is errOtherType for a whole CloudEvent of another type, whatever its data look like.
+func otherType(line []byte) error {
+	var event struct {
+		Type string `json:"type"`
+	}
+	rest, err := json.Parse(line, &event, parseFlags)
+	if err == nil && len(bytes.TrimSpace(rest)) == 0 && event.Type != "" && event.Type != MentionType {
+		return errOtherType
+	}
+	return nil
 }

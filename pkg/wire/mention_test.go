@@ -84,6 +84,63 @@ func TestBatchRoundTrip(t *testing.T) {
 	})
 }
 
+// A bad line is told of and harms none of its neighbours; other types are skipped, whatever they carry.
+func TestDecodeBatchGoesOn(t *testing.T) {
+	m := exampleMention()
+	line := func(change func(*social.Mention)) string {
+		m := exampleMention()
+		change(&m)
+		return string(AppendMention(nil, "/polyphony/x", &m))
+	}
+	good := line(func(*social.Mention) {})
+	f := func(bad string, wantErr string) {
+		t.Helper()
+		want := []social.Mention{m, m}
+		got, err := DecodeBatch(nil, EndBatch([]byte("[\n"+good+bad+good)))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%.300s: %s", bad, diff)
+		}
+		if wantErr == "" && err != nil || wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
+			t.Errorf("%.300s: error %v, want %q", bad, err, wantErr)
+		}
+	}
+	f("", "")
+	f(strings.ReplaceAll(good, MentionType, RetractionType), "")
+	f(`{"specversion":"1.0","type":"`+RetractionType+`","source":"/a","id":"1","data":{"event_key":"01"}},`+"\n", "")
+	f(`{"specversion":"1.0","type":"com.example.other","source":"/a","id":"1","data":"words"},`+"\n", "")
+	f(`{"specversion":"1.0","type":"com.example.other","data":{"division":7}},`+"\n", "")
+
+	f("{},\n", "1 bad lines")
+	f("{\n{\n", "2 bad lines")
+	f(`{"type":"com.example.other"`+"\n", "1 bad lines")
+	f(`{"specversion":"1.0","type":"`+MentionType+`","data":{"division":7}},`+"\n", "1 bad lines")
+	f(strings.TrimSuffix(good, ",\n")+good, "more than one value")
+	f(line(func(m *social.Mention) { m.EventKey = social.Key{} }), "no event_key")
+	for _, kind := range []social.Kind{"", "dance", social.Edit, social.Delete, social.Counted} {
+		f(line(func(m *social.Mention) { m.Kind = kind }), "kind")
+	}
+	for _, via := range []social.Via{"", "rumour", "own"} {
+		f(line(func(m *social.Mention) { m.Via = via }), "via")
+	}
+	for _, at := range []time.Time{
+		time.Date(1969, 12, 31, 23, 59, 59, 999e6, time.UTC), time.Date(2106, 2, 7, 0, 0, 0, 0, time.UTC), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		f(line(func(m *social.Mention) { m.Time = at }), "before 1970")
+		f(line(func(m *social.Mention) { m.RecordedTime = at }), "before 1970")
+	}
+}
+
+func TestDecodeBatchReadsTheEndsOfTime(t *testing.T) {
+	for _, at := range []time.Time{time.UnixMilli(0).UTC(), time.Date(2106, 2, 6, 23, 59, 59, 999e6, time.UTC)} {
+		m := exampleMention()
+		m.Time = at
+		got, err := DecodeBatch(nil, EndBatch(AppendMention(BeginBatch(nil), "/polyphony/x", &m)))
+		if err != nil || len(got) != 1 || !got[0].Time.Equal(at) {
+			t.Errorf("%v: %v, %v", at, got, err)
+		}
+	}
+}
+
 func drawMention(t *rapid.T) social.Mention {
 	m := exampleMention()
 	key := rapid.Custom(func(t *rapid.T) (k social.Key) {
@@ -159,17 +216,19 @@ func TestAppendTime(t *testing.T) {
 	})
 }
 
+// What was read, beside bad lines too, is fit for the tables and can be written and read again.
 func FuzzDecodeBatch(f *testing.F) {
 	m := exampleMention()
 	f.Add(EndBatch(AppendMention(BeginBatch(nil), "/polyphony/x", &m)))
 	f.Add([]byte("[\n{}\n]\n"))
+	f.Add(EndBatch(AppendMention([]byte("[\n{},\n"), "/polyphony/x", &m)))
 	f.Fuzz(func(t *testing.T, batch []byte) {
-		got, err := DecodeBatch(nil, batch)
-		if err != nil {
-			return
-		}
+		got, _ := DecodeBatch(nil, batch)
 		again := BeginBatch(nil)
 		for i := range got {
+			if err := checkMention(&got[i]); err != nil {
+				t.Fatal(err)
+			}
 			again = AppendMention(again, "/polyphony/x", &got[i])
 		}
 		if len(got) == 0 {
