@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"polyphony/pkg/embedded"
 	"polyphony/pkg/embedded/enginetest"
 	"polyphony/pkg/nodes"
+	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/wire"
 )
@@ -319,6 +321,32 @@ func TestManySources(t *testing.T) {
 	}
 	f(100_000, 400, "more than 1000 sources")
 	f(1000, 202, `{"accepted":100000,`)
+}
+
+// Both times of an event are held to both bounds, which themselves are allowed.
+func TestCheckTime(t *testing.T) {
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	f := func(at, observed time.Time, lateness time.Duration, want string) {
+		t.Helper()
+		e := &social.Event{Time: at, Counters: &social.Counters{ObservedAt: observed}}
+		got := ""
+		var bad *social.Invalid
+		if errors.As(CheckTime(e, now, lateness), &bad) {
+			got = string(bad.Code) + " " + bad.Detail
+		}
+		if got != want {
+			t.Errorf("%s, observed %s: %q, want %q", at, observed, got, want)
+		}
+	}
+	oldest, latest := now.Add(-72*time.Hour), now.Add(maxAhead)
+	f(now, now, 72*time.Hour, "")
+	f(oldest, latest, 72*time.Hour, "")
+	f(latest, oldest, 72*time.Hour, "")
+	f(oldest.Add(-1), now, 72*time.Hour, "too_late time: older than the company's lateness")
+	f(latest.Add(1), now, 72*time.Hour, "in_future time: more than 10 minutes ahead")
+	f(now, oldest.Add(-1), 72*time.Hour, "too_late counters.observed_at: older than the company's lateness")
+	f(now, latest.Add(1), 72*time.Hour, "in_future counters.observed_at: more than 10 minutes ahead")
+	f(now, time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), 100*365*24*time.Hour, "too_late counters.observed_at: older than the company's lateness")
 }
 
 // What requests hold is given back, with all its copies.

@@ -213,17 +213,25 @@ func (j *judge) take(line int, event []byte) error {
 	return nil
 }
 
-// CheckTime holds an event against the clock: its verdict is given once, at acceptance. The error is a *social.Invalid.
+// CheckTime holds the times of an event, and of its counters, against the clock: its verdict is given once, at
+// acceptance. The error is a *social.Invalid.
 func CheckTime(e *social.Event, now time.Time, lateness time.Duration) error {
 	latest, oldest := now.Add(maxAhead), now.Add(-lateness)
 	if oldest.Before(epoch) {
 		oldest = epoch
 	}
+	if err := within(e.Time, oldest, latest, "time"); err != nil || e.Counters == nil {
+		return err
+	}
+	return within(e.Counters.ObservedAt, oldest, latest, "counters.observed_at")
+}
+
+func within(at, oldest, latest time.Time, field string) error {
 	switch {
-	case e.Time.After(latest), e.Counters != nil && e.Counters.ObservedAt.After(latest):
-		return &social.Invalid{Code: social.InFuture, Detail: "time: more than 10 minutes ahead"}
-	case e.Time.Before(oldest):
-		return &social.Invalid{Code: social.TooLate, Detail: "time: older than the company's lateness"}
+	case at.After(latest):
+		return &social.Invalid{Code: social.InFuture, Detail: field + ": more than 10 minutes ahead"}
+	case at.Before(oldest):
+		return &social.Invalid{Code: social.TooLate, Detail: field + ": older than the company's lateness"}
 	}
 	return nil
 }
