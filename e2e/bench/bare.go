@@ -131,7 +131,7 @@ func publishAndConsume(ctx context.Context, b *bus.Bus, s *sample, repeats int) 
 	consume := func(c topology.Consumer) {
 		running.Go(func() {
 			// A short wait, because the last messages wait for company that does not come.
-			if err := b.Consume(ctx, c, bus.Limit{Bytes: 4 << 20, Wait: 20 * time.Millisecond}, seen); err != nil {
+			if err := b.Consume(ctx, c, bus.Limit{Bytes: 4 << 20, Messages: 1000, Wait: 20 * time.Millisecond}, seen); err != nil {
 				cancel(err)
 			}
 		})

@@ -37,7 +37,7 @@ func raw(n int) []Message {
 	return out
 }
 
-var limit = Limit{Bytes: 1 << 20, Wait: 20 * time.Millisecond}
+var limit = Limit{Bytes: 1 << 20, Messages: 1000, Wait: 20 * time.Millisecond}
 
 // A handler's nil acknowledges its batch: nothing comes twice, and nothing is left.
 func TestReturnIsAcknowledgement(t *testing.T) {
@@ -187,7 +187,7 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	if err := publish(); !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v", err)
 	}
-	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(1000*time.Hour)); err != nil {
+	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := b.consumer(t); err != nil || int(info.NumPending) != stored {
@@ -196,7 +196,7 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	read := 0
-	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, batch []Delivery) error {
+	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Messages: 1}, func(_ context.Context, batch []Delivery) error {
 		if read += len(batch); read >= stored {
 			stop()
 		}
@@ -205,7 +205,7 @@ func TestFullStreamAndJanitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, func() error {
-		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now()); err != nil {
+		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil {
 			return err
 		}
 		return publish()
@@ -239,11 +239,11 @@ func TestJanitorKeepsTheYoung(t *testing.T) {
 		}
 		return s.CachedInfo().State.Msgs
 	}
-	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now()); err != nil || messages() != 20 {
+	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil || messages() != 20 {
 		t.Fatalf("%v: %d left of 20 young ones", err, messages())
 	}
 	poll(t, func() error {
-		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(topology.Raw.Keep+time.Hour)); err != nil {
+		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
 			return err
 		}
 		if n := messages(); n != 5 {

@@ -18,22 +18,22 @@ const (
 	ackWait = 10 * time.Second
 	// maxAckPending allows a second's worth of one-event messages of several hundred quiet nodes.
 	maxAckPending = 50_000
-	// maxBatch bounds the messages of one request: half a second of several hundred quiet nodes.
-	maxBatch = 8192
 )
 
 // Delivery is a message as a handler sees it.
 type Delivery struct {
 	Message
-	Deliveries uint64 // 1 the first time
+	Deliveries uint64    // 1 the first time
+	Stored     time.Time // by the server's clock
 	Sequence   uint64
 	msg        jetstream.Msg
 }
 
-// Limit bounds the batches of a handler: as soon as Bytes have come, or Wait after the first message.
+// Limit bounds the batches of a handler: as soon as Bytes or Messages have come, or Wait after the first message.
 type Limit struct {
-	Bytes int
-	Wait  time.Duration
+	Bytes    int // as they travel, compressed or not
+	Messages int
+	Wait     time.Duration
 }
 
 // Handler processes one batch. nil acknowledges all of it. An error leaves it unacknowledged and ends Consume: what
@@ -109,10 +109,10 @@ func gather(ctx context.Context, consumer jetstream.Consumer, limit Limit) ([]De
 	}
 	batch := []Delivery{delivery(first)}
 	left := limit.Bytes - len(first.Data())
-	if left <= 0 {
+	if left <= 0 || limit.Messages <= 1 {
 		return batch, nil
 	}
-	more, err := consumer.Fetch(maxBatch, jetstream.FetchMaxBytes(left), jetstream.FetchMaxWait(limit.Wait))
+	more, err := consumer.Fetch(limit.Messages-1, jetstream.FetchMaxBytes(left), jetstream.FetchMaxWait(limit.Wait))
 	if err != nil {
 		return batch, nil // the next request will say so again
 	}
@@ -125,7 +125,7 @@ func gather(ctx context.Context, consumer jetstream.Consumer, limit Limit) ([]De
 func delivery(msg jetstream.Msg) Delivery {
 	d := Delivery{Message: Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()}, msg: msg}
 	if meta, err := msg.Metadata(); err == nil {
-		d.Deliveries, d.Sequence = meta.NumDelivered, meta.Sequence.Stream
+		d.Deliveries, d.Sequence, d.Stored = meta.NumDelivered, meta.Sequence.Stream, meta.Timestamp.UTC()
 	}
 	return d
 }

@@ -19,9 +19,9 @@ const (
 )
 
 // Janitor keeps the streams of consumers within their bounds until ctx ends. It removes only what Polyphony's own
-// durables have acknowledged: what is older than the stream keeps, and above the high-water mark of any age.
-// Several janitors of one stream are harmless.
-func (b *Bus) Janitor(ctx context.Context, consumers ...topology.Consumer) error {
+// durables have acknowledged: what is older than keep says, and above the high-water mark of any age. Several janitors
+// of one stream are harmless.
+func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers ...topology.Consumer) error {
 	ticker := time.NewTicker(janitorPeriod)
 	defer ticker.Stop()
 	for {
@@ -30,7 +30,7 @@ func (b *Bus) Janitor(ctx context.Context, consumers ...topology.Consumer) error
 			return nil
 		case now := <-ticker.C:
 			for _, c := range consumers {
-				if err := b.tidy(ctx, c, now); err != nil && ctx.Err() == nil {
+				if err := b.tidy(ctx, c, now.Add(-keep())); err != nil && ctx.Err() == nil {
 					b.log.Warn("tidying a stream", "stream", c.Stream.Name, "error", err)
 				}
 			}
@@ -38,8 +38,8 @@ func (b *Bus) Janitor(ctx context.Context, consumers ...topology.Consumer) error
 	}
 }
 
-// tidy purges one stream below the lower of what is acknowledged and what is old.
-func (b *Bus) tidy(ctx context.Context, c topology.Consumer, now time.Time) error {
+// tidy purges one stream below the lower of what is acknowledged and what is younger than the time given.
+func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) error {
 	stream, err := b.js.Stream(ctx, c.Stream.Name)
 	if err != nil {
 		return fmt.Errorf("reading stream: %w", err)
@@ -57,7 +57,6 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, now time.Time) erro
 	if full := state.Bytes*100 > uint64(stream.CachedInfo().Config.MaxBytes)*highWater; full {
 		purgeBelow = state.FirstSeq + (purgeBelow-state.FirstSeq+1)/2 // the older half; the next round takes more if it must
 	} else {
-		young := now.Add(-c.Stream.Keep)
 		if !state.FirstTime.Before(young) {
 			return nil
 		}

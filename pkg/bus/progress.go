@@ -15,12 +15,11 @@ import (
 type Progress struct {
 	Floor uint64    // every message up to this one is acknowledged
 	Last  uint64    // the last message of the stream
-	Until time.Time // every message stored before this time is acknowledged
+	Until time.Time // every message stored before this time, by the server's clock, is acknowledged
 }
 
 // Progress reads how far the readers of a durable have come, together.
 func (b *Bus) Progress(ctx context.Context, c topology.Consumer) (Progress, error) {
-	asked := time.Now().UTC()
 	stream, err := b.js.Stream(ctx, c.Stream.Name)
 	if err != nil {
 		return Progress{}, fmt.Errorf("reading stream %s: %w", c.Stream.Name, err)
@@ -29,7 +28,7 @@ func (b *Bus) Progress(ctx context.Context, c topology.Consumer) (Progress, erro
 	if err != nil {
 		return Progress{}, fmt.Errorf("reading consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
 	}
-	p := Progress{Floor: consumer.CachedInfo().AckFloor.Stream, Last: stream.CachedInfo().State.LastSeq, Until: asked}
+	p := Progress{Floor: consumer.CachedInfo().AckFloor.Stream, Last: stream.CachedInfo().State.LastSeq, Until: stream.CachedInfo().TimeStamp.UTC()}
 	if p.Floor >= p.Last {
 		return p, nil
 	}

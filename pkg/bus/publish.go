@@ -14,6 +14,9 @@ import (
 // Header is a message's header.
 type Header = nats.Header
 
+// HeaderMsgID is the header that Message.ID travels in.
+const HeaderMsgID = nats.MsgIdHdr
+
 // Message is bytes on their way to a subject, or from one.
 type Message struct {
 	Subject string

@@ -34,22 +34,35 @@ func ReadPassword(setting, path string) (string, error) {
 	return strings.TrimSpace(string(password)), nil
 }
 
-// KeepSecret reads a secret that this machine made for itself, or makes it.
+// KeepSecret reads a secret that this machine made for itself, or makes it. Of several processes that make it at once
+// one wins, and all have the winner's.
 func KeepSecret(path string) ([]byte, error) {
 	secret, err := os.ReadFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return secret, err
 	}
+	if err := makeSecret(path); err != nil {
+		return nil, fmt.Errorf("making the secret: %w", err)
+	}
+	return os.ReadFile(path)
+}
+
+// makeSecret writes a new secret to disk under a name of its own and gives it its path unless somebody was faster.
+func makeSecret(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("making room for the secret: %w", err)
+		return err
 	}
-	secret = []byte(rand.Text() + rand.Text())
-	partial := path + ".new" // a kill in between leaves no half secret
-	if err := os.WriteFile(partial, secret, 0o600); err != nil {
-		return nil, fmt.Errorf("writing the secret: %w", err)
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
 	}
-	if err := os.Rename(partial, path); err != nil {
-		return nil, fmt.Errorf("writing the secret: %w", err)
+	defer os.Remove(file.Name())
+	_, err = file.WriteString(rand.Text() + rand.Text())
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
 	}
-	return secret, nil
+	if err := os.Link(file.Name(), path); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }

@@ -9,20 +9,22 @@ type Stream struct {
 	Name    string
 	Subject string        // the one subject filter of the stream
 	Share   int           // of the storage given to Polyphony, in percent
-	Keep    time.Duration // acknowledged messages younger than this stay, for other subscribers and for replay
 }
 
 // The streams, in the order in which an event meets them.
 var (
 	// Raw holds frames of events as accepted, with native ids: short retention, its own permissions.
-	Raw = Stream{Name: "RAW", Subject: "social.raw.*", Share: 40, Keep: 72 * time.Hour}
+	Raw = Stream{Name: "RAW", Subject: "social.raw.*", Share: 40}
 	// Rejects holds what could not be processed, with its original bytes.
-	Rejects = Stream{Name: "REJECTS", Subject: "social.rejects.*.*", Share: 10, Keep: 72 * time.Hour}
+	Rejects = Stream{Name: "REJECTS", Subject: "social.rejects.*.*", Share: 10}
 	// Mentions is public: enriched, pseudonymised.
-	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40, Keep: 72 * time.Hour}
+	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40}
 	// Facts is internal: statements about posts and sealed originals, on their way to storage.
-	Facts = Stream{Name: "FACTS", Subject: FactsSubject, Share: 10, Keep: 72 * time.Hour}
+	Facts = Stream{Name: "FACTS", Subject: FactsSubject, Share: 10}
 )
+
+// Keep is how long acknowledged messages stay, for other subscribers and for replay, where the company does not say.
+const Keep = 72 * time.Hour
 
 // Streams lists all of them.
 func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts} }
@@ -76,6 +78,4 @@ const (
 	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms
 	HeaderSize     = "Polyphony-Size"     // decoded bytes
 	HeaderEvents   = "Polyphony-Events"   // lines
-	HeaderSource   = "Polyphony-Source"   // of rejects
-	HeaderDetail   = "Polyphony-Detail"   // of rejects: what is wrong, no value of the event
 )

@@ -98,14 +98,15 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	en := enrich.New(keyer, b, process.Log, process.Registry)
 	ag := aggregate.New(b, store, process.Log, process.Registry)
 	var demo demo
+	demoCtx, stopDemo := context.WithCancel(ctx)
+	defer func() { stopDemo(); demo.wait() }()
 	ready := func(addr net.Addr) {
 		fmt.Fprintf(std.out, "ready http=%s nats=%s clickhouse=%s clickhouse-http=%s\n",
 			addr, engines.nats.Addr(), engines.config.Addr, engines.config.HTTPAddr)
 		if up.Demo {
-			demo.start(ctx, std, rules, store, addr.String(), engines)
+			demo.start(demoCtx, std, rules, store, addr.String(), engines)
 		}
 	}
-	defer demo.wait()
 	return process.Run(ctx, up.HTTP, ready,
 		service.Part{Name: "ingester", Run: func(ctx context.Context) error { return in.Run(ctx, rules, watched) }, Ready: in.Ready, Handler: in.Handler()},
 		service.Part{Name: "enricher", Run: func(ctx context.Context) error { return en.Run(ctx, runtime.GOMAXPROCS(0)) }, Ready: en.Ready},

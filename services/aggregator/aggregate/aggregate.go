@@ -26,10 +26,12 @@ const (
 	// flushBytes of public messages are about 8,000 mentions: rows enough for a good insert, and memory that a small
 	// machine has.
 	flushBytes = 12 << 20
+	// flushMessages is half a second of several hundred quiet nodes.
+	flushMessages = 8192
+	// factsFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
+	factsFrames = 64
 	// factsWait: nobody waits for originals and statements as they do for metrics.
 	factsWait = time.Second
-	// retention is how far back streams may redeliver; node-hours since then are touched at a start.
-	retention = 72 * time.Hour
 )
 
 // Aggregator is the service.
@@ -38,7 +40,8 @@ type Aggregator struct {
 	store   *warehouse.Warehouse
 	log     *slog.Logger
 	metrics *metrics
-	waiting atomic.Pointer[error] // why ClickHouse takes nothing at present
+	waiting sync.Map     // by what is being done: why it must wait
+	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.
@@ -60,21 +63,24 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	}
 	start("storing mentions", func(ctx context.Context) error { // one flow: a second would double the memory for little
 		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Wait: flushWait}, flush.mentions)
+		return ag.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Messages: flushMessages, Wait: flushWait}, flush.mentions)
 	})
 	start("storing facts", func(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: flushBytes / 4, Wait: factsWait}, flush.facts)
+		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: flushBytes / 4, Messages: factsFrames, Wait: factsWait}, flush.facts)
 	})
 	start("storing rejects", func(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: flushBytes / 4, Wait: factsWait}, flush.rejects)
+		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: flushBytes / 4, Messages: factsFrames, Wait: factsWait}, flush.rejects)
 	})
 	start("storing rules", ag.followRules)
 	start("sealing", ag.seal)
 	start("storing freshness", ag.followFreshness)
 	start("tidying streams", func(ctx context.Context) error {
-		return ag.bus.Janitor(ctx, topology.AggregateMentions, topology.AggregateFacts, topology.AggregateRejects)
+		return ag.bus.Janitor(ctx, func() time.Duration { return topology.Keep }, topology.AggregateMentions)
+	})
+	start("tidying internal streams", func(ctx context.Context) error {
+		return ag.bus.Janitor(ctx, ag.keepRaw, topology.AggregateFacts, topology.AggregateRejects)
 	})
 	running.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -85,10 +91,20 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 
 // Ready says what is missing, nil when rows can be stored.
 func (ag *Aggregator) Ready() error {
-	if err := ag.waiting.Load(); err != nil {
-		return fmt.Errorf("clickhouse: %w", *err)
+	var waits error
+	ag.waiting.Range(func(what, why any) bool {
+		waits = fmt.Errorf("%s: %w", what, why.(error))
+		return false
+	})
+	return errors.Join(waits, ag.bus.Ready())
+}
+
+// keepRaw is how long rejects and facts stay in their streams after they were read.
+func (ag *Aggregator) keepRaw() time.Duration {
+	if keep := time.Duration(ag.raw.Load()); keep > 0 {
+		return keep
 	}
-	return ag.bus.Ready()
+	return topology.Keep
 }
 
 // insist repeats what ClickHouse could not do yet, for as long as it takes. Every statement may be repeated whole.
@@ -99,11 +115,11 @@ func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.C
 			return backoff.Permanent(fmt.Errorf("BUG: %s: %w", what, err))
 		}
 		if err == nil {
-			ag.waiting.Store(nil)
+			ag.waiting.Delete(what)
 		}
 		return err
 	}, backoff.WithContext(patience(), ctx), func(err error, wait time.Duration) {
-		ag.waiting.Store(&err)
+		ag.waiting.Store(what, err)
 		ag.metrics.retries.Inc()
 		ag.log.Warn("clickhouse takes nothing, trying again", "doing", what, "error", err, "wait", wait)
 	})

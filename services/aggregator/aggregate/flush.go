@@ -123,11 +123,10 @@ func decodeFrame(d *bus.Delivery) ([]byte, error) {
 // foreign makes a reject of a message that nobody of ours wrote: reading it again would end the same.
 func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 	f.unreadable(d, why)
-	now := time.Now().UTC()
-	frame := wire.AppendReject(nil, &wire.Reject{Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: now, Bytes: d.Data})
+	frame := wire.AppendReject(nil, &wire.Reject{Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: d.Stored, Bytes: d.Data})
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
 		return f.bus.Publish(ctx, []bus.Message{{
-			Subject: topology.RejectSubject("aggregate", "invalid_message"), Data: wire.EncodeOne(frame),
+			Subject: topology.RejectSubject("aggregate", "invalid_message"), Data: wire.EncodeOne(frame), ID: fmt.Sprintf("aggregate-%s-%d", d.Subject, d.Sequence),
 			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
 		}})
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
 )
 
@@ -21,7 +22,7 @@ const (
 // left without its touch.
 func (ag *Aggregator) seal(ctx context.Context) error {
 	err := ag.insist(ctx, "touching what may be stale", func(ctx context.Context) error {
-		return ag.store.TouchSince(ctx, time.Now().Add(-retention))
+		return ag.store.TouchSince(ctx, time.Now().Add(-topology.Keep))
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -29,8 +30,14 @@ const (
 	// cycleBytes of compressed frames are some thousand events, and some MiB of mentions when all of them match: enough
 	// to make full messages for busy nodes, little enough to stay in the cache.
 	cycleBytes = 512 << 10
+	// cycleFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
+	cycleFrames = 64
 	// cycleWait is how long the first frame of a cycle waits for others: the price in latency of busy nodes' batches.
 	cycleWait = 20 * time.Millisecond
+	// apartAfter deliveries of a frame, something in it may be what kills its readers: it is taken apart, event by event.
+	// An event that comes alone and as often again is given up. Ordinary kills do not come near: each costs a frame one
+	// delivery, and only frames in hand.
+	apartAfter = 10
 )
 
 // Enricher is the service.
@@ -52,11 +59,11 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var running sync.WaitGroup
-	running.Go(func() { _ = en.bus.Janitor(ctx, topology.EnrichRaw) })
+	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, topology.EnrichRaw) })
 	for range workers {
 		running.Go(func() {
 			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
-			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Wait: cycleWait}, w.cycle); err != nil {
+			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, w.cycle); err != nil {
 				stop(fmt.Errorf("enriching: %w", err))
 			}
 		})
@@ -113,7 +120,11 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 	}
 	if err != nil {
 		w.log.Error("a raw frame cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", err)
-		w.out.reject(&wire.Reject{Code: "invalid_frame", Detail: err.Error(), RecordedTime: head.recorded, Bytes: d.Data})
+		w.out.reject(d, &wire.Reject{Code: "invalid_frame", Detail: err.Error(), RecordedTime: head.recorded, Bytes: d.Data})
+		return nil
+	}
+	if d.Deliveries > apartAfter {
+		w.apart(d, head)
 		return nil
 	}
 	m, err := w.matcher(ctx, head.rules)
@@ -121,19 +132,39 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 		return err
 	}
 	for line := range bytes.Lines(w.lines) {
-		w.event(m, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded)
+		w.event(m, d, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded)
 	}
 	return nil
 }
 
+// apart makes a frame of each event of a frame that was delivered too often, and a reject of an event that is alone
+// already. It looks at none of them.
+func (w *worker) apart(d *bus.Delivery, head head) {
+	w.log.Error("a raw frame was delivered too often: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
+	if bytes.Count(w.lines, []byte{'\n'}) <= 1 {
+		w.out.reject(d, &wire.Reject{Code: "unprocessable", Detail: "its readers die of it", RecordedTime: head.recorded, Bytes: w.lines})
+		return
+	}
+	n := 0
+	for line := range bytes.Lines(w.lines) {
+		for frame, info := range wire.EncodeFrame(line) {
+			header := maps.Clone(d.Header)
+			header[topology.HeaderSize], header[topology.HeaderEvents] = []string{strconv.Itoa(info.Size)}, []string{"1"}
+			delete(header, bus.HeaderMsgID)
+			w.out.ready = append(w.out.ready, bus.Message{Subject: d.Subject, Header: header, Data: frame, ID: fmt.Sprintf("apart-%d-%d", d.Sequence, n)})
+			n++
+		}
+	}
+}
+
 // event enriches one event into the outbox.
-func (w *worker) event(m *matcher, line []byte, recorded time.Time) {
+func (w *worker) event(m *matcher, d *bus.Delivery, line []byte, recorded time.Time) {
 	w.out.events++
 	e, err := w.decoder.Decode(line)
 	if err != nil { // accepted by an ingester of another version
 		var bad *social.Invalid
 		errors.As(err, &bad)
-		w.out.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, RecordedTime: recorded, Bytes: line})
+		w.out.reject(d, &wire.Reject{Code: bad.Code, Detail: bad.Detail, RecordedTime: recorded, Bytes: line})
 		return
 	}
 	if e.Kind.IsStatement() {

@@ -112,7 +112,7 @@ func (b *bundle) read(c topology.Consumer, messages int) []bus.Delivery {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
 	defer cancel()
 	var got []bus.Delivery
-	if err := b.bus.Consume(ctx, c, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(_ context.Context, d []bus.Delivery) error {
+	if err := b.bus.Consume(ctx, c, bus.Limit{Messages: 1}, func(_ context.Context, d []bus.Delivery) error {
 		if got = append(got, d...); len(got) >= messages {
 			cancel()
 		}
@@ -244,7 +244,7 @@ func TestFrameWaitsForItsRules(t *testing.T) {
 	b.enrich()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if err := b.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: 1, Wait: time.Millisecond}, func(context.Context, []bus.Delivery) error {
+	if err := b.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(context.Context, []bus.Delivery) error {
 		t.Error("a mention without its rules")
 		return nil
 	}); err != nil {
@@ -276,11 +276,56 @@ func TestUnreadableFrame(t *testing.T) {
 	}
 }
 
+// A frame that its readers die of is taken apart, unlooked at; an event that is alone already becomes a reject.
+func TestFrameIsTakenApart(t *testing.T) {
+	b := setup(t)
+	w := &worker{Enricher: &Enricher{log: enginetest.Log(t)}}
+	take := func(lines string) []bus.Message {
+		w.out.reset()
+		for frame, info := range wire.EncodeFrame([]byte(lines)) {
+			d := &bus.Delivery{Deliveries: apartAfter + 1, Message: bus.Message{Subject: "social.raw.facebook", Data: frame, Header: bus.Header{
+				topology.HeaderRules: {"x"}, topology.HeaderRecorded: {"1"}, topology.HeaderSize: {strconv.Itoa(info.Size)}, bus.HeaderMsgID: {"old"}}}}
+			if err := w.frame(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return w.out.messages()
+	}
+	apart := take("one\ntwo\nthree\n")
+	if len(apart) != 3 {
+		t.Fatalf("%d messages", len(apart))
+	}
+	if err := b.bus.Publish(t.Context(), apart); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, d := range b.read(topology.EnrichRaw, 3) {
+		head, err := parseHead(d.Header)
+		if err != nil || head.rules != "x" {
+			t.Fatal(head, err)
+		}
+		line, err := wire.DecodeFrame(nil, d.Data, head.size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, string(line))
+	}
+	slices.Sort(lines)
+	if !slices.Equal(lines, []string{"one\n", "three\n", "two\n"}) {
+		t.Errorf("%q", lines)
+	}
+	alone := take("one\n")
+	if len(alone) != 1 || alone[0].Subject != "social.rejects.enrich.unprocessable" {
+		t.Errorf("%v", alone)
+	}
+}
+
 // A busy node's cycle is split into messages within the bound, none lost.
 func TestBatchesAreSplit(t *testing.T) {
 	var o outbox
 	o.reset()
-	m := social.Mention{Node: social.Node{Division: "heart", Territory: "north"}, EventKey: social.Key{1}, Text: strings.Repeat("x", 10_000)}
+	m := social.Mention{Node: social.Node{Division: "heart", Territory: "north"}, EventKey: social.Key{1}, Text: strings.Repeat("x", 10_000),
+		Kind: social.Post, Via: social.ViaText, Time: recorded, RecordedTime: recorded}
 	for i := range 1000 {
 		m.Followers = int64(i)
 		o.mention("/polyphony/acme", &m)
@@ -328,7 +373,7 @@ func BenchmarkEvent(b *testing.B) {
 					w.out.messages()
 					w.out.reset()
 				}
-				w.event(m, line, recorded)
+				w.event(m, &bus.Delivery{}, line, recorded)
 			}
 		})
 	}

@@ -19,35 +19,53 @@ const (
 )
 
 // masker takes e-mail addresses, handles, links and telephone numbers out of texts. Where it doubts, it masks.
-// Its memory is reused: what mask returns is valid until the next call.
-type masker struct{ out []byte }
+// Its memory is reused.
+type masker struct {
+	out   []byte
+	pairs []string // what to replace and by what
+}
+
+const (
+	// minLiteral is the shortest handle or id that is looked for as such; shorter ones are parts of ordinary words.
+	minLiteral = 4
+	// maxPersons bounds the people whose names are looked for; no network lets a post name more. Their handles are
+	// masked all the same where an "@" stands before them.
+	maxPersons = 100
+)
 
 // mask gives the event's title and text as they may be stored. country helps to recognise national phone numbers.
 func (m *masker) mask(e *social.Event, country string) string {
+	title, text := m.maskNamed(e)
 	m.out = m.out[:0]
-	m.append(e.Title, country)
-	if e.Title != "" && e.Text != "" {
+	m.append(title, country)
+	if title != "" && text != "" {
 		m.out = append(m.out, '\n')
 	}
-	m.append(e.Text, country)
-	text := string(m.out)
-	text = maskLiteral(text, e.Author.Handle, maskedHandle)
-	text = maskLiteral(text, e.Author.ID, maskedHandle)
-	for _, p := range e.Mentions {
-		text = maskLiteral(text, p.Handle, maskedHandle)
-		text = maskLiteral(text, p.ID, maskedHandle)
-	}
-	return maskLiteral(text, e.URL, maskedLink)
+	m.append(text, country)
+	return string(m.out)
 }
 
-// minLiteral is the shortest handle or id that is looked for as such; shorter ones are parts of ordinary words.
-const minLiteral = 4
-
-func maskLiteral(text, literal, mask string) string {
-	if len(literal) < minLiteral || !strings.Contains(text, literal) {
-		return text
+// maskNamed replaces the ids, handles and links that the event itself names, in one pass that never looks at what it
+// has put in.
+func (m *masker) maskNamed(e *social.Event) (title, text string) {
+	m.pairs = m.pairs[:0]
+	look := func(literal, mask string) {
+		if len(literal) >= minLiteral && (strings.Contains(e.Text, literal) || strings.Contains(e.Title, literal)) {
+			m.pairs = append(m.pairs, "@"+literal, mask, literal, mask)
+		}
 	}
-	return strings.ReplaceAll(text, literal, mask)
+	look(e.URL, maskedLink)
+	look(e.Author.ID, maskedHandle)
+	look(e.Author.Handle, maskedHandle)
+	for _, p := range e.Mentions[:min(len(e.Mentions), maxPersons)] {
+		look(p.ID, maskedHandle)
+		look(p.Handle, maskedHandle)
+	}
+	if len(m.pairs) == 0 {
+		return e.Title, e.Text
+	}
+	named := strings.NewReplacer(m.pairs...)
+	return named.Replace(e.Title), named.Replace(e.Text)
 }
 
 // append scans one text from left to right. word is where the present run of word characters, dots and dashes began

@@ -63,6 +63,18 @@ func TestMaskWhatTheEventNames(t *testing.T) {
 	}
 }
 
+// A text full of names stays a text of its size: masks are not masked again.
+func TestMaskDoesNotGrow(t *testing.T) {
+	var m masker
+	e := &social.Event{Text: strings.Repeat("hand ", 100_000)}
+	for range 37_000 {
+		e.Mentions = append(e.Mentions, social.Person{ID: "hand", Handle: "andl"})
+	}
+	if got := m.mask(e, ""); got != strings.Repeat("[handle] ", 100_000) {
+		t.Errorf("%d bytes: %.50s", len(got), got)
+	}
+}
+
 // Masking never panics, and nothing with an "@" in the middle of a word survives it.
 func FuzzMask(f *testing.F) {
 	f.Add("a@b.c @x +49 170 1234567 http://x 0\xff@y")

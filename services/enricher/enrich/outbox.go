@@ -1,8 +1,10 @@
 package enrich
 
 import (
-	"crypto/rand"
+	"fmt"
 	"strconv"
+
+	"github.com/cespare/xxhash/v2"
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
@@ -93,11 +95,14 @@ func (o *outbox) original(original *social.Original) {
 
 func (o *outbox) statement(s *social.Statement) { o.facts = wire.AppendStatement(o.facts, s) }
 
-func (o *outbox) reject(r *wire.Reject) {
+// reject keeps what could not be processed of a delivery. Its id follows from the delivery, so that a repeat of the
+// cycle stores it once.
+func (o *outbox) reject(d *bus.Delivery, r *wire.Reject) {
 	frame := wire.AppendReject(nil, r)
 	o.rejected++
 	o.ready = append(o.ready, bus.Message{
-		Subject: topology.RejectSubject("enrich", string(r.Code)), Data: wire.EncodeOne(frame), ID: rand.Text(),
+		Subject: topology.RejectSubject("enrich", string(r.Code)), Data: wire.EncodeOne(frame),
+		ID: fmt.Sprintf("enrich-%d-%x", d.Sequence, xxhash.Sum64(frame)),
 		Header: bus.Header{
 			topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
 			topology.HeaderSize:     {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -22,6 +23,15 @@ type ruleBook struct {
 
 	mu       sync.Mutex
 	versions map[string]*nodes.Rules
+	raw      atomic.Int64 // retention of raw frames by the version read last, in ns; 0 before the first
+}
+
+// keepRaw is how long frames stay after they were read.
+func (b *ruleBook) keepRaw() time.Duration {
+	if keep := time.Duration(b.raw.Load()); keep > 0 {
+		return keep
+	}
+	return topology.Keep
 }
 
 // keptVersions bounds the rules in memory; frames in flight name the newest two or three.
@@ -72,5 +82,6 @@ func (b *ruleBook) get(ctx context.Context, version string) (*nodes.Rules, error
 		b.versions = map[string]*nodes.Rules{}
 	}
 	b.versions[version] = rules
+	b.raw.Store(int64(rules.Company().Privacy.Retain.Raw))
 	return rules, nil
 }
