@@ -17,12 +17,14 @@ import (
 // key. What they change in mentions is the caller's business. Repeats are harmless.
 func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.Statement) error {
 	var originals []social.Original
+	var versions []version
 	for i := range statements {
 		if s := &statements[i]; len(s.Sealed) > 0 {
 			originals = append(originals, social.Original{EventKey: s.Key, Source: s.Source, RecordedTime: s.RecordedTime, Sealed: s.Sealed})
+			versions = append(versions, statementVersion(s))
 		}
 	}
-	if err := w.InsertOriginals(ctx, originals); err != nil {
+	if err := w.insertOriginals(ctx, originals, func(i int) version { return versions[i] }); err != nil {
 		return err
 	}
 	rows := rowsOf(len(statements), func(i int) (int64, social.Key) { return statements[i].Time.UnixMilli(), statements[i].ObjectKey })
@@ -84,28 +86,45 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 	})
 }
 
-// statementVersion settles which of two statements with one key holds: by content, and for the same content by the
-// earliest record.
+// statementVersion settles which of two statements with one key holds: by content, all of it, and for the same content
+// by the earliest record. The original has the same version, so it is always the one of the words beside it.
 func statementVersion(s *social.Statement) version {
 	hash := fnv.New64a()
 	for _, n := range []int64{s.Counters.Likes, s.Counters.Replies, s.Counters.Shares, s.Counters.Views} {
 		hash.Write(strconv.AppendInt(nil, n, 10))
 		hash.Write([]byte{0})
 	}
-	hash.Write([]byte(s.Lang))
-	hash.Write([]byte{0})
-	hash.Write([]byte(s.Text))
+	hash.Write(s.ObjectAuthor[:])
+	for _, text := range []string{s.Lang, s.RulesVersion, s.Text} {
+		hash.Write(strconv.AppendInt(nil, int64(len(text)), 10))
+		hash.Write([]byte{0})
+		hash.Write([]byte(text))
+	}
+	hash.Write(s.Sealed)
 	return packVersion(0, hash.Sum64()&(1<<40-1), s.RecordedTime)
 }
 
-// InsertOriginals stores sealed originals; of one event the first record stands. Repeats are harmless.
+// InsertOriginals stores sealed originals; of one event the first record stands, of two at one instant their content
+// decides. Repeats are harmless.
 func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Original) error {
+	return w.insertOriginals(ctx, originals, func(i int) version { return originalVersion(&originals[i]) })
+}
+
+func originalVersion(o *social.Original) version {
+	hash := fnv.New64a()
+	hash.Write([]byte(o.Source))
+	hash.Write([]byte{0})
+	hash.Write(o.Sealed)
+	return version{hi: ^uint64(o.RecordedTime.UnixMilli()), lo: hash.Sum64()}
+}
+
+func (w *Warehouse) insertOriginals(ctx context.Context, originals []social.Original, versionOf func(i int) version) error {
 	rows := rowsOf(len(originals), func(i int) (int64, social.Key) {
 		return originals[i].RecordedTime.UnixMilli(), originals[i].EventKey
 	})
 	return w.send(ctx, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
-			if err := s.insertOriginals(ctx, originals, chunk); err != nil {
+			if err := s.insertOriginals(ctx, originals, chunk, versionOf); err != nil {
 				return err
 			}
 		}
@@ -119,14 +138,14 @@ type originalColumns struct {
 	source   proto.ColStr
 	recorded *proto.ColDateTime64
 	sealed   proto.ColStr
-	version  proto.ColUInt64
+	version  proto.ColUInt128
 }
 
 func newOriginalColumns() *originalColumns {
 	return &originalColumns{recorded: newTimes()}
 }
 
-func (s *sender) insertOriginals(ctx context.Context, originals []social.Original, rows []row) error {
+func (s *sender) insertOriginals(ctx context.Context, originals []social.Original, rows []row, versionOf func(i int) version) error {
 	c := s.originals
 	input := proto.Input{
 		{Name: "event_key", Data: &c.eventKey},
@@ -142,7 +161,8 @@ func (s *sender) insertOriginals(ctx context.Context, originals []social.Origina
 		c.source.Append(o.Source)
 		c.recorded.AppendRaw(proto.DateTime64(r.ms))
 		c.sealed.AppendBytes(o.Sealed)
-		c.version.Append(^uint64(r.ms))
+		v := versionOf(int(r.index))
+		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
 	}
 	return s.insert(ctx, "originals", input)
 }

@@ -3,6 +3,7 @@ package warehouse
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,94 @@ func TestStatementsAreFacts(t *testing.T) {
 	same(t, "two edits of one time, either order", first, read())
 	same(t, "originals", []string{"x sealed"}, query(t, w, "SELECT source || ' ' || sealed FROM originals FINAL WHERE event_key = unhex(?)", edit.Key.String()))
 	put()
+}
+
+// TestStatementsOfOneIdentity writes statements that differ in one part of their content, at one instant: one of them
+// stands, the same in any order of arrival, and the original beside it is its own.
+func TestStatementsOfOneIdentity(t *testing.T) {
+	w := start(t)
+	r := newRand(53)
+	base := social.Statement{Key: key(r), Source: "x", Kind: social.Edit, ObjectKey: key(r), ObjectAuthor: key(r), Time: epoch,
+		RecordedTime: epoch, Text: "words", Lang: "en", RulesVersion: "v1", Sealed: []byte("sealed words")}
+	other := func(change func(*social.Statement)) social.Statement {
+		s := base
+		change(&s)
+		return s
+	}
+	f := func(what string, list ...social.Statement) {
+		t.Helper()
+		var first []string
+		for range 2 {
+			exec(t, w, "TRUNCATE TABLE statements")
+			exec(t, w, "TRUNCATE TABLE originals")
+			for _, s := range list {
+				if err := w.InsertStatements(t.Context(), []social.Statement{s}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := query(t, w, `SELECT toString((hex(s.object_author_key), s.lang, s.rules_version, s.text, o.sealed))
+				FROM statements AS s FINAL LEFT JOIN originals AS o FINAL ON o.event_key = s.statement_key`)
+			if len(got) != 1 {
+				t.Errorf("%s: %d rows, want 1: %q", what, len(got), got)
+			}
+			if first == nil {
+				first = got
+			}
+			same(t, what+", either order", first, got)
+			if !strings.Contains(got[0], "'words','sealed words") && !strings.Contains(got[0], "'others','sealed others") {
+				t.Errorf("%s: the original of another edit: %s", what, got[0])
+			}
+			slices.Reverse(list)
+		}
+	}
+	f("author", base, other(func(s *social.Statement) { s.ObjectAuthor = key(r) }))
+	f("no author", base, other(func(s *social.Statement) { s.ObjectAuthor = social.Key{} }))
+	f("rules", base, other(func(s *social.Statement) { s.RulesVersion = "v2" }))
+	f("original", base, other(func(s *social.Statement) { s.Sealed = []byte("sealed words, elsewhere") }))
+	others := other(func(s *social.Statement) { s.Text, s.Sealed = "others", []byte("sealed others") })
+	f("text", base, others)
+	for _, later := range []time.Duration{time.Second, -time.Second} {
+		others.RecordedTime = epoch.Add(later)
+		f("text, recorded "+later.String()+" later", base, others)
+	}
+}
+
+// TestDeletesOfTwoAuthors: without an object, the author is what a deletion is about.
+func TestDeletesOfTwoAuthors(t *testing.T) {
+	w := start(t)
+	r := newRand(54)
+	var list []social.Statement
+	for range 3 {
+		list = append(list, social.Statement{Key: key(r), Source: "x", Kind: social.Delete, ObjectAuthor: key(r), Time: epoch, RecordedTime: epoch})
+	}
+	if err := w.InsertStatements(t.Context(), append(list, list...)); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "deletions", []string{"3"}, query(t, w, "SELECT toString(count()) FROM statements FINAL"))
+}
+
+// TestContentDecidesBetweenOriginals of one event, recorded at one instant.
+func TestContentDecidesBetweenOriginals(t *testing.T) {
+	w := start(t)
+	list := []social.Original{}
+	for _, sealed := range []string{"one", "two", "three"} {
+		list = append(list, social.Original{EventKey: social.Key{1}, Source: "x", RecordedTime: epoch, Sealed: []byte(sealed)})
+	}
+	var first []string
+	for range 2 {
+		exec(t, w, "TRUNCATE TABLE originals")
+		for i := range list {
+			if err := w.InsertOriginals(t.Context(), list[i:i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := query(t, w, "SELECT sealed FROM originals FINAL")
+		if first == nil {
+			first = got
+		}
+		same(t, "either order", first, got)
+		slices.Reverse(list)
+	}
 }
 
 func TestFirstOriginalStands(t *testing.T) {

@@ -95,7 +95,8 @@ ORDER BY (division, territory, hour)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
 
 -- Edits, deletions and counters as facts, also of posts that nobody has seen yet. A deletion of all that an author
--- wrote has an author and no object. The event as it came is in originals, under statement_key.
+-- wrote has an author and no object; with an object, the author is content. Of one statement the highest version holds,
+-- by content first. The event as it came is in originals, under statement_key and with the same version.
 CREATE TABLE IF NOT EXISTS statements
 (
     statement_key     FixedString(16),
@@ -116,17 +117,18 @@ CREATE TABLE IF NOT EXISTS statements
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(time)
-ORDER BY (object_key, object_author_key, kind, time, statement_key)
+ORDER BY (object_key, if(object_key = toFixedString('', 16), object_author_key, toFixedString('', 16)), kind, time, statement_key)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
--- Native ids, handles and links, encrypted with a key that ClickHouse never has. The first record of an event stands.
+-- Native ids, handles and links, encrypted with a key that ClickHouse never has. The first record of an event stands,
+-- of two at one instant their content decides.
 CREATE TABLE IF NOT EXISTS originals
 (
     event_key     FixedString(16) CODEC(NONE),
     source        String,
     recorded_time DateTime64(3, 'UTC'),
     sealed        String CODEC(NONE),
-    version       UInt64
+    version       UInt128
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(recorded_time)
