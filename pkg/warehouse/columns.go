@@ -48,16 +48,6 @@ func (c *lowColumn) Append(s string) {
 	c.Keys32 = append(c.Keys32, c.key)
 }
 
-// AppendArr adds values.
-func (c *lowColumn) AppendArr(list []string) {
-	for _, s := range list {
-		c.Append(s)
-	}
-}
-
-// Row is the value of row i.
-func (c *lowColumn) Row(i int) string { return c.index.Row(int(c.Keys32[i])) }
-
 // enumColumn is an Enum8 that takes its names from the table.
 type enumColumn struct {
 	proto.ColEnum8

@@ -66,11 +66,12 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 		HandshakeTimeout: dialTimeout,
 		ReadTimeout:      readTimeout,
 		Settings: []ch.Setting{
-			// An acknowledged insert is a part on disk, and two batches never share one.
+			// An acknowledged insert is a part of its table, and two batches never share one.
 			ch.SettingInt("async_insert", 0),
 			// Rows are told apart by key and version; the server must not swallow a block that it believes to know.
 			ch.SettingInt("insert_deduplicate", 0),
-			// Blocks arrive sorted and without repeated keys.
+			// Mentions arrive sorted and without repeated keys. What repeats within a block of another table is
+			// settled as between two blocks: by merges, and by FINAL or a sum when it is read.
 			ch.SettingInt("optimize_on_insert", 0),
 		},
 	})

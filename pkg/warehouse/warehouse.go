@@ -123,11 +123,3 @@ func (w *Warehouse) Close() error {
 		return w.conn.Close()
 	}
 }
-
-// Ping asks the server for a sign of life.
-func (w *Warehouse) Ping(ctx context.Context) error {
-	if err := w.conn.Ping(ctx); err != nil {
-		return fmt.Errorf("pinging ClickHouse at %s: %w", w.config.Addr, err)
-	}
-	return nil
-}
