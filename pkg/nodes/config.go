@@ -33,7 +33,7 @@ type Privacy struct {
 	Retain        Retain
 }
 
-// Retain says how long each kind of data is kept.
+// Retain says how long each kind of data is kept, in whole hours.
 type Retain struct {
 	Raw      time.Duration // frames as accepted, with native ids; 72h
 	Text     time.Duration // masked text of mentions; 2160h
@@ -201,10 +201,10 @@ func readCompany(root value) *Company {
 	c.Privacy.SuppressBelow = privacy.count("suppress_below", 5, 1000)
 	retain := privacy.child("retain", "raw", "text", "mentions", "metrics")
 	c.Privacy.Retain = Retain{
-		Raw:      retain.duration("raw", 72*time.Hour),
-		Text:     retain.duration("text", 2160*time.Hour),
-		Mentions: retain.duration("mentions", 9600*time.Hour),
-		Metrics:  retain.duration("metrics", 43800*time.Hour),
+		Raw:      retain.hours("raw", 72*time.Hour),
+		Text:     retain.hours("text", 2160*time.Hour),
+		Mentions: retain.hours("mentions", 9600*time.Hour),
+		Metrics:  retain.hours("metrics", 43800*time.Hour),
 	}
 
 	safety := o.child("safety", "lexicons", "handoff")

@@ -435,6 +435,20 @@ func (o object) duration(key string, fallback time.Duration) time.Duration {
 	return d
 }
 
+// hours is a duration in whole hours or days, as storage counts: less than an hour would be none, which is for ever.
+func (o object) hours(key string, fallback time.Duration) time.Duration {
+	m, _ := o.get(key)
+	text, isText := m.node.(*ast.StringNode)
+	if !isText {
+		return o.duration(key, fallback)
+	}
+	if unit := strings.TrimLeft(text.Value, "0123456789"); unit != "h" && unit != "d" {
+		m.fault("%s: %q is not whole hours or days such as 72h or 30d", key, text.Value)
+		return fallback
+	}
+	return o.duration(key, fallback)
+}
+
 // maxDuration is a hundred years: longer is a slip of the pen, and nearly what a time.Duration can hold thrice.
 const maxDuration = 100 * 365 * 24 * time.Hour
 

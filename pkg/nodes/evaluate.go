@@ -85,18 +85,21 @@ func (m *Matcher) isHashtag(h *hit) bool {
 	end := int(h.end)
 	start := startOf(f.form, m.engine.patterns[h.pattern].form, end)
 	if f.name == inHashtag {
-		return allSeparate(f.form[:start]) && allSeparate(f.form[end:])
+		return start <= f.from && end >= f.to
 	}
 	return start > 0 && f.form[start-1] == '#' && (end == len(f.form) || separates(f.form[end]) && f.form[end] != border)
 }
 
-func allSeparate(s string) bool {
-	for i := range len(s) {
-		if !separates(s[i]) || s[i] == border {
-			return false
-		}
+// bounds is where s begins and ends without the separators around it.
+func bounds(s string) (from, to int) {
+	from, to = 0, len(s)
+	for from < to && separates(s[from]) && s[from] != border {
+		from++
 	}
-	return true
+	for to > from && separates(s[to-1]) && s[to-1] != border {
+		to--
+	}
+	return from, to
 }
 
 // isNear reports whether hits of both operands stand in one field with at most so many words between them, in either order.

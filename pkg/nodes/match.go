@@ -49,9 +49,10 @@ type Matcher struct {
 
 // scanned is one searched field in the form that was scanned: the text itself when it is ASCII.
 type scanned struct {
-	name  field
-	index int
-	form  string
+	name     field
+	index    int
+	form     string
+	from, to int // of a hashtag: where it begins and ends without the separators around it
 }
 
 type field uint8
@@ -145,7 +146,11 @@ func (m *Matcher) scanField(name field, index int, text string) {
 		text = unsafeString(m.buffer[from:])
 	}
 	field := int32(len(m.fields))
-	m.fields = append(m.fields, scanned{name, index, text})
+	f := scanned{name: name, index: index, form: text}
+	if name == inHashtag {
+		f.from, f.to = bounds(text)
+	}
+	m.fields = append(m.fields, f)
 	if m.trace != nil {
 		m.trace.places = append(m.trace.places, slices.Clone(m.text.places))
 	}

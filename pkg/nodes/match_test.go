@@ -454,3 +454,23 @@ func TestALongTextOfProductNamesIsMatchedInTime(t *testing.T) {
 		t.Errorf("1 MiB took %v", took)
 	}
 }
+
+func TestAHugeHashtagIsMatchedInTime(t *testing.T) {
+	m := listening(t, "products").Matcher()
+	f := func(tag string, want bool) {
+		t.Helper()
+		e := &social.Event{Source: "x", Kind: social.Post, Hashtags: []string{tag}, PlaceCountry: "FR"}
+		start := time.Now()
+		if got := len(m.Match(e)) > 0; got != want {
+			t.Errorf("a hashtag of %d bytes matches: %v", len(tag), got)
+		}
+		// Looking through the spaces for every hit would take minutes; once takes a tenth of a second.
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%d bytes took %v", len(tag), took)
+		}
+	}
+	spaces := strings.Repeat(" ", 20<<20)
+	f(spaces+"livingwithexamora"+spaces, true)
+	f(spaces+strings.Repeat("livingwithexamora ", maxHits), false)
+	f(strings.Repeat("livingwithexamora ", maxHits)+spaces, false)
+}
