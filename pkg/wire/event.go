@@ -4,6 +4,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 	stdjson "encoding/json"
 	"errors"
 	"strings"
@@ -139,6 +140,12 @@ func checkShape(line []byte) error {
 // which Decode has refused already. The flag is not exported; TestDecodeEventCopiesNothing fails when it goes.
 func plainFlag(line []byte) json.ParseFlags {
 	const noControlCharacters = 1 << 28
+	for ; len(line) >= 8; line = line[8:] { // eight at a time: is any byte less than a space?
+		word := binary.LittleEndian.Uint64(line)
+		if (word-0x2020202020202020)&^word&0x8080808080808080 != 0 {
+			return 0
+		}
+	}
 	for _, c := range line {
 		if c < ' ' {
 			return 0

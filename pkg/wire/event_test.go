@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
 
 	"polyphony/pkg/social"
 )
@@ -130,6 +131,16 @@ func TestDecoderForgets(t *testing.T) {
 	if e.Counters != nil || e.Author.Bot || e.Text != "" || len(e.Hashtags)+len(e.Mentions)+len(e.Links) > 0 {
 		t.Fatalf("left over: %+v", e)
 	}
+}
+
+// A control character is found wherever it stands, among bytes of any kind.
+func TestPlainFlag(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		line := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "line")
+		if got, want := plainFlag(line) != 0, !bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' }); got != want {
+			t.Fatalf("%q: got %v, want %v", line, got, want)
+		}
+	})
 }
 
 // Strings without escapes alias the line, whatever their script.

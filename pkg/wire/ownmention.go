@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -145,13 +144,9 @@ func (r *ownReader) text() string {
 }
 
 // key is empty or 32 lower-case hexadecimal digits.
-func (r *ownReader) key() (k social.Key) {
-	digits := r.text()
-	if digits == "" {
-		return k
-	}
-	n, err := hex.Decode(k[:], []byte(digits[:min(len(digits), 32)]))
-	r.ok = r.ok && err == nil && n == len(k) && len(digits) == 32 && strings.ToLower(digits) == digits
+func (r *ownReader) key() social.Key {
+	k, err := social.ParseKey(r.text())
+	r.ok = r.ok && err == nil
 	return k
 }
 
