@@ -37,6 +37,9 @@ func (o SealOptions) withDefaults() SealOptions {
 // Readers get the right numbers for stale hours too, from the facts. So an hour that is still being written is not
 // worth sealing: it would be stale again a second later. Seal waits until an hour has been quiet for a while. What it
 // remembers for that is this process's own and decides nothing but the order of work.
+//
+// A round that fails, because ctx ends or ClickHouse has not enough memory for it, has the next one try half as many
+// hours, down to one; rounds that succeed double that again. So a caller that repeats what failed always gets on.
 func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, more bool, err error) {
 	options = options.withDefaults()
 	now := time.Now()
@@ -51,15 +54,25 @@ func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, 
 	if len(due) == 0 {
 		return 0, false, nil
 	}
-	touched, err := w.touched(ctx, due)
+	sealed, err = w.round(ctx, due)
 	if err != nil {
-		return 0, more, fmt.Errorf("reading touches: %w", err)
-	}
-	if err := w.seal(ctx, touched); err != nil {
-		return 0, more, fmt.Errorf("sealing %d node-hours: %w", len(touched), err)
+		w.dirty.failed(len(due))
+		return 0, true, err
 	}
 	w.dirty.clean(due, now)
-	return len(touched), more, nil
+	return sealed, more, nil
+}
+
+// round seals those of the hours that are stale.
+func (w *Warehouse) round(ctx context.Context, hours []nodeHour) (sealed int, err error) {
+	touched, err := w.touched(ctx, hours)
+	if err != nil {
+		return 0, fmt.Errorf("reading touches of %d node-hours: %w", len(hours), err)
+	}
+	if err := w.seal(ctx, touched); err != nil {
+		return 0, fmt.Errorf("sealing %d node-hours: %w", len(touched), err)
+	}
+	return len(touched), nil
 }
 
 // maxSweep bounds what one sweep brings, oldest first; the next one brings the rest.
@@ -190,6 +203,10 @@ func (d *dirtyHours) found(stale []nodeHour, now time.Time, more bool) {
 // due gives the oldest hours that are worth sealing now, and whether there are more.
 func (d *dirtyHours) due(now time.Time, options SealOptions) (due []nodeHour, more bool) {
 	d.mu.Lock()
+	most := options.Max
+	if d.most > 0 {
+		most = min(most, d.most)
+	}
 	for h, dirt := range d.hours {
 		if options.Eager || now.Sub(dirt.last) >= options.Quiet || now.Sub(dirt.first) >= options.MaxStale {
 			due = append(due, h)
@@ -199,16 +216,27 @@ func (d *dirtyHours) due(now time.Time, options SealOptions) (due []nodeHour, mo
 	slices.SortFunc(due, func(a, b nodeHour) int {
 		return cmp.Or(cmp.Compare(a.hour, b.hour), social.Node.Compare(a.Node, b.Node))
 	})
-	if len(due) > options.Max {
-		return due[:options.Max], true
+	if len(due) > most {
+		return due[:most], true
 	}
 	return due, false
 }
 
-// clean forgets hours that were sealed, unless they were touched again since.
+// failed halves the hours of the next round.
+func (d *dirtyHours) failed(hours int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.most = max(1, hours/2)
+}
+
+// clean forgets hours that were sealed, unless they were touched again since. A round as large as failures left it has
+// the next one be twice as large.
 func (d *dirtyHours) clean(hours []nodeHour, since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(hours) == d.most {
+		d.most *= 2
+	}
 	for _, h := range hours {
 		if dirt, ok := d.hours[h]; ok && !dirt.last.After(since) {
 			delete(d.hours, h)

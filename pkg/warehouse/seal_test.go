@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -283,4 +284,75 @@ func TestSealKeepsItsTime(t *testing.T) {
 	if _, _, err := w.Seal(ctx, SealOptions{Eager: true}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Seal with a context that ended: %v", err)
 	}
+}
+
+// TestSealGetsOnWithLittleTime has rounds fail whose context ends in the middle: the next ones try less, and when they
+// succeed more again.
+func TestSealGetsOnWithLittleTime(t *testing.T) {
+	w := start(t)
+	if _, _, err := w.Seal(t.Context(), SealOptions{}); err != nil { // has swept
+		t.Fatal(err)
+	}
+	facts := history(rand.New(rand.NewPCG(26, 1)), 64)
+	for i := range facts {
+		facts[i].Time = epoch.Add(-time.Duration(i) * time.Hour)
+	}
+	insert(t, w, facts...)
+	seal := func(ctx context.Context, wantSealed int, wantMore bool, wantErr error) {
+		t.Helper()
+		n, more, err := w.Seal(ctx, SealOptions{Quiet: time.Nanosecond})
+		if n != wantSealed || more != wantMore || !errors.Is(err, wantErr) {
+			t.Fatalf("Seal = %d, %v, %v, want %d, %v, %v", n, more, err, wantSealed, wantMore, wantErr)
+		}
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	for range 3 { // 64, 32, 16
+		seal(late, 0, true, context.DeadlineExceeded)
+	}
+	seal(t.Context(), 8, true, nil)
+	seal(t.Context(), 16, true, nil)
+	for range 10 { // 32, 16, 8, 4, 2, 1
+		seal(late, 0, true, context.DeadlineExceeded)
+	}
+	for _, n := range []int{1, 2, 4, 8, 16} {
+		seal(t.Context(), n, true, nil)
+	}
+	seal(t.Context(), 9, false, nil)
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
+}
+
+// TestSealWithinAShareOfItsTime gives each round half of the time that sealing everything at once takes.
+func TestSealWithinAShareOfItsTime(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(27, 1)), 20_000)
+	for i := range facts {
+		facts[i].Time = epoch.Add(-time.Duration(i) * time.Hour / 3)
+	}
+	options := SealOptions{Quiet: time.Nanosecond, Max: 1_000_000}
+	insert(t, w, facts...)
+	began := time.Now()
+	all, _, err := w.Seal(t.Context(), options)
+	if err != nil || all < 5000 {
+		t.Fatalf("Seal = %d, %v", all, err)
+	}
+	budget := time.Since(began) / 2
+	insert(t, w, facts...)
+	sealed, rounds := 0, 0
+	for more := true; more; rounds++ {
+		if rounds == 500 {
+			t.Fatalf("%d of %d hours in %d rounds of %v", sealed, all, rounds, budget)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), budget)
+		var n int
+		n, more, err = w.Seal(ctx, options)
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Seal: %v", err)
+		}
+		cancel()
+		sealed += n // not what ClickHouse finished after its caller had gone
+	}
+	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
+	t.Logf("%d hours in %d rounds of %v", sealed, rounds, budget)
 }
