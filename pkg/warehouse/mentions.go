@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -24,11 +26,18 @@ const (
 
 // InsertMentions stores mentions as facts and marks the node-hours they fall into as changed. When it returns nil,
 // readers see them. Repeats are harmless, in one call or over many; of one key the highest version holds. A mention
-// with version social.Retracted removes what its key names, for good and whatever else comes.
+// with version social.Retracted removes what its key names, for good and whatever else comes. A time that is not a
+// social.ValidTime is an error before anything is written, and no repeat mends it: see Retry.
 //
 // First the locations are written, then the facts, then the touches: whatever stops it in between, the caller's
 // repeat completes it, and no reader ever takes a sealed number that lacks facts which were acknowledged.
 func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mention) error {
+	for i := range mentions {
+		if m := &mentions[i]; !social.ValidTime(m.Time) || !social.ValidTime(m.RecordedTime) {
+			return fmt.Errorf("mention %d of %d happened %s, recorded %s: %w", i+1, len(mentions),
+				m.Time.UTC().Format(time.RFC3339), m.RecordedTime.UTC().Format(time.RFC3339), errTime)
+		}
+	}
 	rows := sortRows(mentions)
 	hours := hoursOf(mentions, rows)
 	defer func() { w.dirty.touch(hours, time.Now()) }()
@@ -44,6 +53,9 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 		return s.touch(ctx, hours)
 	})
 }
+
+// errTime is a time that ClickHouse would store as an instant of another century.
+var errTime = errors.New("the tables reach from 1970-01-01 to 2106-02-06")
 
 // lane is the Enum8 of the tables.
 type lane int8

@@ -266,3 +266,38 @@ func TestOrderOfWrites(t *testing.T) {
 	insert(t, w, facts...)
 	same(t, "after the repeat", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
 }
+
+// TestTimesThatTheTablesCannotHold are refused before anything is written; at both ends, hours and minutes are right.
+func TestTimesThatTheTablesCannotHold(t *testing.T) {
+	w := start(t)
+	r := newRand(55)
+	first, last := time.UnixMilli(0).UTC(), time.Date(2106, 2, 6, 23, 59, 59, 999e6, time.UTC)
+	for _, at := range []time.Time{first.Add(-time.Millisecond), last.Add(time.Millisecond), time.Date(2150, 1, 1, 0, 0, 0, 0, time.UTC), {}} {
+		for _, set := range []func(*social.Mention){
+			func(m *social.Mention) { m.Time = at },
+			func(m *social.Mention) { m.RecordedTime = at },
+		} {
+			facts := history(r, 2)
+			set(&facts[1])
+			err := w.InsertMentions(t.Context(), facts)
+			if err == nil || !strings.Contains(err.Error(), "mention 2 of 2") || Retry(err) {
+				t.Errorf("%v: %v, Retry = %v", at, err, Retry(err))
+			}
+		}
+	}
+	same(t, "rows", []string{"0"}, query(t, w, "SELECT toString(count()) FROM mentions_store"))
+	same(t, "touches", []string{"0"}, query(t, w, "SELECT toString(count()) FROM touches"))
+
+	facts := history(r, 2)
+	facts[0].Time, facts[1].Time = first, last
+	for i := range facts {
+		facts[i].Kind, facts[i].ByCompany = social.Post, false
+	}
+	insert(t, w, facts...)
+	want := counted(facts, hourOf)
+	same(t, "computed", want, readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "sealed", want, readMetrics(t, w, "node_metrics_1h"))
+	same(t, "minutes", []string{"1970-01-01 00:00:00", "2106-02-06 23:59:00"}, query(t, w, "SELECT toString(bucket) FROM node_metrics_1m ORDER BY bucket"))
+	same(t, "days", []string{"1970-01-01", "2106-02-06"}, query(t, w, "SELECT toString(day) FROM node_metrics_1d ORDER BY bucket"))
+}

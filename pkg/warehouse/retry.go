@@ -10,13 +10,14 @@ import (
 
 // Retry tells whether an error of this package may pass by itself: a lost connection, a time-out, a server that is
 // starting, full, out of memory or behind with its merges, a schema that is about to be created, a right that is about
-// to be granted. Unknown errors are worth another try. Only what is wrong with our own statement is not.
+// to be granted. Unknown errors are worth another try. Only what is wrong with our own statement, or with a time that the
+// tables have no place for, is not.
 func Retry(err error) bool {
 	var code proto.Error
 	var asked *clickhouse.Exception
 	var sent *ch.Exception
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errTime):
 		return false
 	case errors.As(err, &asked):
 		code = proto.Error(asked.Code)

@@ -31,11 +31,8 @@ func hoursOf(mentions []social.Mention, rows []row) []nodeHour {
 	return hours
 }
 
-// floorHour rounds down as toStartOfHour does, also before 1970.
-func floorHour(ms int64) int64 {
-	const hour = 3_600_000
-	return (ms - (ms%hour+hour)%hour) / 1000
-}
+// floorHour rounds down as toStartOfHour does; ms is not negative.
+func floorHour(ms int64) int64 { return ms / 3_600_000 * 3600 }
 
 // touch marks node-hours as changed: whatever is sealed of them no longer holds. A touch is random, so that no sequence
 // of touches ever sums up to what an earlier one did.
@@ -78,6 +75,7 @@ type dirtyHours struct {
 	mu    sync.Mutex
 	hours map[nodeHour]dirt
 	swept time.Time // when ClickHouse was last asked for all stale hours
+	most  int       // node-hours in the next round of sealing, 0 when no round failed yet
 }
 
 // dirt is when an hour was first and last touched since it was sealed.
