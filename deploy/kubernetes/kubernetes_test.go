@@ -289,7 +289,7 @@ func checkReferences(t *testing.T, m manifests) {
 			t.Errorf("service %s selects no pod", name)
 		}
 	}
-	for file, key := range map[string]string{"ingester-tokens": "tokens", "author-key": "author-key"} {
+	for file, key := range map[string]string{"ingester-tokens": "tokens", "author-key": "author-key", "nats": "url"} {
 		found := false
 		for name, s := range m.secrets {
 			if strings.HasPrefix(name, file+"-") && len(s.Data[key]) > 0 {
@@ -390,7 +390,9 @@ func TestEveryFileIsUsed(t *testing.T) {
 
 // TestNatsTakesItsConfiguration reads nats.conf as the server does.
 func TestNatsTakesItsConfiguration(t *testing.T) {
-	t.Setenv("POD_NAME", "nats-0")
+	for name, value := range map[string]string{"POD_NAME": "nats-0", "NATS_PASSWORD": "a", "NATS_SUBSCRIBER_PASSWORD": "b"} {
+		t.Setenv(name, value)
+	}
 	o, err := server.ProcessConfigFile("../nats/nats.conf")
 	if err != nil {
 		t.Fatal(err)
