@@ -126,19 +126,10 @@ func TestKilledClickHouse(t *testing.T) {
 	pieces := g.pieces(t, 250)
 	u := startUp(t)
 	for i := range 3 {
-		engine := u.engine
 		if err := newSender(u.at["http"], len(pieces)).send(t.Context(), pieces[i*len(pieces)/3:(i+1)*len(pieces)/3]); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Kill(engine, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		u.await("another engine", func() error {
-			if now := u.engine; now == engine || now == 0 {
-				return fmt.Errorf("pid %d, killed was %d", now, engine)
-			}
-			return nil
-		})
+		u.killEngine()
 	}
 	u.mustEqual(g.truth)
 }

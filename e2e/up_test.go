@@ -189,18 +189,31 @@ func (u *up) stop() {
 	u.drain()
 }
 
-// awaitEngine waits for the ClickHouse child.
+// awaitEngine waits for a ClickHouse child that is not the one known.
 func (u *up) awaitEngine() {
 	u.t.Helper()
-	u.await("the ClickHouse child", func() error {
+	u.await("a ClickHouse child", func() error {
 		for _, pid := range childrenOf(u.cmd.Process.Pid) {
 			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-			if strings.HasPrefix(string(comm), "polyphony-click") { // 15 letters is all that the kernel keeps
+			if pid != u.engine && strings.HasPrefix(string(comm), "polyphony-click") { // 15 letters is all that the kernel keeps
 				u.engine = pid
 				return nil
 			}
 		}
 		return errNone
+	})
+}
+
+// killEngine kills the ClickHouse child alone, and waits until its successor answers.
+func (u *up) killEngine() {
+	u.t.Helper()
+	if err := syscall.Kill(u.engine, syscall.SIGKILL); err != nil {
+		u.t.Fatal(err)
+	}
+	u.awaitEngine()
+	u.await("ClickHouse to answer again", func() error {
+		_, err := ask(u.t.Context(), u.at["clickhouse-http"], "SELECT 1")
+		return err
 	})
 }
 
