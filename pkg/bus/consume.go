@@ -20,6 +20,9 @@ const (
 	maxAckPending = 50_000
 )
 
+// request bounds what the server sends at one go: more would only wait in its buffers and ours.
+const request = 2 << 20
+
 // Delivery is a message as a handler sees it.
 type Delivery struct {
 	Message
@@ -108,16 +111,24 @@ func gather(ctx context.Context, consumer jetstream.Consumer, limit Limit) ([]De
 		return nil, err
 	}
 	batch := []Delivery{delivery(first)}
-	left := limit.Bytes - len(first.Data())
-	if left <= 0 || limit.Messages <= 1 {
-		return batch, nil
-	}
-	more, err := consumer.Fetch(limit.Messages-1, jetstream.FetchMaxBytes(left), jetstream.FetchMaxWait(limit.Wait))
-	if err != nil {
-		return batch, nil // the next request will say so again
-	}
-	for msg := range more.Messages() {
-		batch = append(batch, delivery(msg))
+	window := time.Now().Add(limit.Wait)
+	for left := limit.Bytes - len(first.Data()); left > 0 && len(batch) < limit.Messages; {
+		wait := time.Until(window)
+		if wait <= 0 {
+			break
+		}
+		more, err := consumer.Fetch(limit.Messages-len(batch), jetstream.FetchMaxBytes(min(left, request)), jetstream.FetchMaxWait(wait))
+		if err != nil {
+			break // the next request will say so again
+		}
+		before := len(batch)
+		for msg := range more.Messages() {
+			batch = append(batch, delivery(msg))
+			left -= len(msg.Data())
+		}
+		if len(batch) == before { // the time is up, or the next one is too large for what is left
+			break
+		}
 	}
 	return batch, nil
 }
