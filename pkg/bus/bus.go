@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -77,9 +79,9 @@ func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	}
 	conn, err := nats.Connect(cfg.URL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nats at %s: %w", cfg.URL, err)
+		return nil, fmt.Errorf("connecting to nats at %s: %w", redacted(cfg.URL), err)
 	}
-	if err := waitConnected(ctx, conn, cfg.URL, log); err != nil {
+	if err := waitConnected(ctx, conn, redacted(cfg.URL), log); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -90,6 +92,19 @@ func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 		return nil, fmt.Errorf("opening jetstream: %w", err)
 	}
 	return &Bus{conn: conn, js: js, log: log}, nil
+}
+
+// redacted leaves the passwords out of a list of server addresses.
+func redacted(urls string) string {
+	list := strings.Split(urls, ",")
+	for i, text := range list {
+		if u, err := url.Parse(strings.TrimSpace(text)); err == nil {
+			list[i] = u.Redacted()
+		} else {
+			list[i] = "(not a URL)"
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // inProcess makes a server's connection of a function.

@@ -293,7 +293,8 @@ func TestPublishSurvivesReconnect(t *testing.T) {
 func TestOpenWithoutServer(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer stop()
-	if _, err := Open(ctx, Config{URL: "nats://127.0.0.1:1", Name: "test"}, enginetest.Log(t)); err == nil || !strings.Contains(err.Error(), "does not answer") {
+	_, err := Open(ctx, Config{URL: "nats://user:secret@127.0.0.1:1", Name: "test"}, enginetest.Log(t))
+	if err == nil || !strings.Contains(err.Error(), "does not answer") || strings.Contains(err.Error(), "secret") {
 		t.Fatalf("got %v", err)
 	}
 }
