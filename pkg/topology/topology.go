@@ -7,8 +7,8 @@ import "time"
 // Stream is a JetStream stream: what happened, kept until everybody of ours has read it and its age is up.
 type Stream struct {
 	Name    string
-	Subject string        // the one subject filter of the stream
-	Share   int           // of the storage given to Polyphony, in percent
+	Subject string // the one subject filter of the stream
+	Share   int    // of the storage given to Polyphony, in percent
 }
 
 // The streams, in the order in which an event meets them.
