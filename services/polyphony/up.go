@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,7 +175,7 @@ func (up *upCommand) startEngines(ctx context.Context, bin string, log *slog.Log
 	})
 	starting.Go(func() { clickhouseErr = e.startClickHouse(ctx) })
 	starting.Wait()
-	if err := errors.Join(natsErr, clickhouseErr); err != nil {
+	if err := cmp.Or(natsErr, clickhouseErr); err != nil { // one is enough to mend: often they have the same cause
 		e.close()
 		return nil, err
 	}
