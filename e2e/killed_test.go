@@ -54,6 +54,11 @@ func TestKilled(t *testing.T) {
 	u.launch()
 	u.awaitEngine()
 	u.kill()
+
+	t.Log("drain a start before it is ready")
+	u.launch()
+	u.awaitEngine()
+	u.drain()
 	u.start()
 
 	t.Log("drain under load")
