@@ -1,0 +1,68 @@
+package social
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// Versions order: a later edit, then an earlier time, then the content; a retraction above all. Their texts compare
+// as they do.
+func TestVersionOrder(t *testing.T) {
+	day := time.Date(2026, 5, 25, 0, 0, 0, 0, time.UTC)
+	ascending := []Version{
+		VersionOf(time.Time{}, day.Add(time.Hour), 1<<40-1),
+		VersionOf(time.Time{}, day, 0),
+		VersionOf(time.Time{}, day, 1),
+		VersionOf(time.Time{}, day, 1<<40-1),
+		VersionOf(time.Time{}, day.Add(-time.Millisecond), 0),
+		VersionOf(day, day.Add(24*time.Hour), 5),
+		VersionOf(day.Add(time.Millisecond), day, 0),
+		Retracted(),
+	}
+	if !slices.IsSortedFunc(ascending, func(a, b Version) int { return slices.Compare(a[:], b[:]) }) {
+		t.Error("bytes do not ascend")
+	}
+	for i := 1; i < len(ascending); i++ {
+		if ascending[i-1].String() >= ascending[i].String() {
+			t.Errorf("%s is not below %s", ascending[i-1], ascending[i])
+		}
+	}
+	v := VersionOf(day, day, 0xabcdef)
+	if v.Revision() != uint64(day.UnixMilli()) || v.Hash() != 0xabcdef {
+		t.Errorf("revision %d, hash %x", v.Revision(), v.Hash())
+	}
+	if back, err := ParseVersion(v.String()); err != nil || back != v {
+		t.Errorf("%v %v", back, err)
+	}
+}
+
+func TestParseKeyRefuses(t *testing.T) {
+	for _, s := range []string{"0", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdeg", "0123456789abcdef0123456789abcdef0"} {
+		if _, err := ParseKey(s); err == nil {
+			t.Errorf("%q is read as a key", s)
+		}
+	}
+	if k, err := ParseKey(""); err != nil || k != (Key{}) || k.String() != "" {
+		t.Errorf("no key: %v %v", k, err)
+	}
+}
+
+func TestValidName(t *testing.T) {
+	f := func(name string, want bool) {
+		t.Helper()
+		if ValidName(name) != want {
+			t.Errorf("%q: want %v", name, want)
+		}
+	}
+	f("a", true)
+	f("x-2", true)
+	f("a2345678901234567890123456789012", true)
+	f("a23456789012345678901234567890123", false)
+	f("", false)
+	f("2a", false)
+	f("-a", false)
+	f("A", false)
+	f("a.b", false)
+	f("ä", false)
+}
