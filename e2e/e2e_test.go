@@ -58,6 +58,7 @@ func run(m *testing.M) int {
 func program(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(bin, name), args...)
 	cmd.Dir, cmd.Env = root, environment()
+	endWithTest(cmd)
 	return cmd
 }
 
