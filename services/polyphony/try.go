@@ -34,7 +34,7 @@ type verdict struct {
 	EventID  string            `json:"event_id"`
 	Source   string            `json:"source"`
 	Mentions []json.RawMessage `json:"mentions"`
-	Reject   *rejectVerdict    `json:"reject,omitempty"`
+	Reject   *rejectVerdict    `json:"reject"` // null when accepted
 	Explain  []nodes.Reason    `json:"explain,omitempty"`
 }
 

@@ -48,7 +48,7 @@ type upSettings struct {
 }
 
 // memoryLimit makes the garbage collector work harder before the process grows past it.
-const memoryLimit = 440 << 20
+const memoryLimit = 460 << 20
 
 func (up *upCommand) Run(ctx context.Context, std streams) error {
 	debug.SetMemoryLimit(memoryLimit)
@@ -86,7 +86,7 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 		return stoppedOr(ctx, err)
 	}
 	defer b.Close()
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.config.Addr})
+	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.current().Addr()})
 	if err != nil {
 		return stoppedOr(ctx, err)
 	}
@@ -103,7 +103,7 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	defer func() { stopDemo(); demo.wait() }()
 	ready := func(addr net.Addr) {
 		fmt.Fprintf(std.out, "ready http=%s nats=%s clickhouse=%s clickhouse-http=%s\n",
-			addr, engines.nats.Addr(), engines.config.Addr, engines.config.HTTPAddr)
+			addr, engines.nats.Addr(), engines.current().Addr(), engines.current().HTTPAddr())
 		if up.Demo {
 			demo.start(demoCtx, std, rules, store, addr.String(), engines)
 		}

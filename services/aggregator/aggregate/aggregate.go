@@ -23,15 +23,15 @@ const (
 	// flushWait is how long the first mention of a flush waits for others: readers are at most about this far behind,
 	// and ClickHouse gets a few inserts a second, not hundreds.
 	flushWait = 500 * time.Millisecond
-	// flushBytes of public messages are about 8,000 mentions: rows enough for a good insert, and memory that a small
+	// flushBytes of public messages are about 11,000 mentions: rows enough for a good insert, and memory that a small
 	// machine has.
-	flushBytes = 12 << 20
+	flushBytes = 16 << 20
 	// flushMessages is half a second of several hundred quiet nodes.
 	flushMessages = 8192
 	// factsFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
 	factsFrames = 64
 	// factsWait: nobody waits for originals and statements as they do for metrics.
-	factsWait = time.Second
+	factsWait = 3 * time.Second
 )
 
 // Aggregator is the service.
