@@ -230,11 +230,13 @@ func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
 		if len(line) == 0 || len(line) == 1 && (line[0] == '[' || line[0] == ']') {
 			continue
 		}
-		m, err := decodeMention(bytes.TrimSuffix(line, []byte{','}))
-		switch {
-		case err == nil:
-			dst = append(dst, m)
-		case !errors.Is(err, errOtherType):
+		dst = append(dst, social.Mention{}) // decoded in its place: a mention is large
+		err := decodeMention(bytes.TrimSuffix(line, []byte{','}), &dst[len(dst)-1])
+		if err == nil {
+			continue
+		}
+		dst = dst[:len(dst)-1]
+		if !errors.Is(err, errOtherType) {
 			bad++
 			first = cmp.Or(first, err)
 		}
@@ -248,13 +250,15 @@ func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
 // errOtherType marks a CloudEvent that is not a mention.
 var errOtherType = errors.New("not a " + MentionType)
 
-func decodeMention(line []byte) (m social.Mention, err error) {
-	if !decodeOwn(line, &m) {
-		if m, err = decodeForeign(line); err != nil {
-			return m, err
+func decodeMention(line []byte, m *social.Mention) error {
+	if !decodeOwn(line, m) {
+		foreign, err := decodeForeign(line)
+		if err != nil {
+			return err
 		}
+		*m = foreign
 	}
-	return m, checkMention(&m)
+	return checkMention(m)
 }
 
 // checkMention refuses what the tables have no value for, or would store as something else.
