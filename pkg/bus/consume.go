@@ -46,7 +46,7 @@ type Handler func(context.Context, []Delivery) error
 // Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails. Nothing is
 // fetched ahead: what a reader holds is one batch, and a stopped reader leaves nothing waiting behind.
 func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, handle Handler) error {
-	pace := forever()
+	pace := Forever()
 	for ctx.Err() == nil {
 		err := b.consume(ctx, c, limit, handle, pace.Reset)
 		var failed *handlerError

@@ -45,14 +45,14 @@ func (b *Bus) Publish(ctx context.Context, messages []Message) error {
 	notify := func(err error, wait time.Duration) {
 		b.log.Warn("publishing again", "messages", len(pending), "error", err, "wait", wait)
 	}
-	if err := backoff.RetryNotify(attempt, backoff.WithContext(forever(), ctx), notify); err != nil {
+	if err := backoff.RetryNotify(attempt, backoff.WithContext(Forever(), ctx), notify); err != nil {
 		return fmt.Errorf("publishing %d messages: %w", len(messages), err)
 	}
 	return nil
 }
 
-// forever is the retry policy of everything that can only wait: quick at first, every five seconds later.
-func forever() backoff.BackOff {
+// Forever is the retry policy of everything that can only wait: quick at first, every five seconds later.
+func Forever() backoff.BackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 }

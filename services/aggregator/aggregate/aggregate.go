@@ -118,15 +118,9 @@ func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.C
 			ag.waiting.Delete(what)
 		}
 		return err
-	}, backoff.WithContext(patience(), ctx), func(err error, wait time.Duration) {
+	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		ag.waiting.Store(what, err)
 		ag.metrics.retries.Inc()
 		ag.log.Warn("clickhouse takes nothing, trying again", "doing", what, "error", err, "wait", wait)
 	})
-}
-
-// patience is the pace of what can only wait.
-func patience() backoff.BackOff {
-	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 }

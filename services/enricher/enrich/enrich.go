@@ -194,15 +194,9 @@ func (w *worker) publish(ctx context.Context, messages []bus.Message) error {
 		return nil
 	}
 	return backoff.RetryNotify(func() error { return w.bus.Publish(ctx, messages) },
-		backoff.WithContext(waiting(), ctx), func(err error, wait time.Duration) {
+		backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 			w.log.Warn("waiting to publish", "messages", len(messages), "error", err, "wait", wait)
 		})
-}
-
-// waiting is the pace of what can only wait.
-func waiting() backoff.BackOff {
-	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 }
 
 // head is what the ingester stamped on a frame.

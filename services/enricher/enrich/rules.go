@@ -63,7 +63,7 @@ func (b *ruleBook) get(ctx context.Context, version string) (*nodes.Rules, error
 	}
 	archive, err := backoff.RetryNotifyWithData(func() ([]byte, error) {
 		return b.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
-	}, backoff.WithContext(waiting(), ctx), func(err error, wait time.Duration) {
+	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		if errors.Is(err, bus.ErrNoKey) {
 			b.log.Error("frames wait for a rules version that is not in the bucket; start an ingester with that nodes directory, "+
 				"or restore the bucket", "version", version, "bucket", topology.RulesBucket)

@@ -64,9 +64,7 @@ func (in *Ingester) follow(ctx context.Context, changed *nodes.Rules) {
 	if changed.Version() == in.rules.Load().Version() {
 		return // what Run began with
 	}
-	patience := backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
-	_ = backoff.RetryNotify(func() error { return in.adopt(ctx, changed) }, backoff.WithContext(patience, ctx),
+	_ = backoff.RetryNotify(func() error { return in.adopt(ctx, changed) }, backoff.WithContext(bus.Forever(), ctx),
 		func(err error, wait time.Duration) { // the only other end is that of the service
 			in.log.Warn("the changed rules are not in force yet", "version", changed.Version(), "error", err, "wait", wait)
 		})
