@@ -164,7 +164,8 @@ func (u *up) drain() {
 	select {
 	case <-u.exited:
 	case <-time.After(drainTime):
-		u.kill()
+		_ = u.cmd.Process.Signal(syscall.SIGQUIT) // it ends with its stacks in the log
+		<-u.exited
 		u.t.Fatalf("not drained after %v", drainTime)
 	}
 	if code := u.cmd.ProcessState.ExitCode(); code != 0 {

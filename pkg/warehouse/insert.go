@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/ClickHouse/ch-go"
@@ -57,12 +58,25 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 		}
 		break
 	}
-	client, err := ch.Dial(ctx, ch.Options{
-		Address:          w.config.Addr,
+	client, err := w.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to ClickHouse at %s: %w", w.config.Addr, err)
+	}
+	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns(), originals: newOriginalColumns()}, nil
+}
+
+// dial connects and shakes hands, and hangs up when ctx ends.
+func (w *Warehouse) dial(ctx context.Context) (*ch.Client, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", w.config.Addr)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	client, err := ch.Connect(ctx, conn, ch.Options{
 		Database:         w.config.Database,
 		User:             w.config.User,
 		Password:         w.config.Password,
-		DialTimeout:      dialTimeout,
 		HandshakeTimeout: dialTimeout,
 		ReadTimeout:      readTimeout,
 		Settings: []ch.Setting{
@@ -76,9 +90,9 @@ func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("connecting to ClickHouse at %s: %w", w.config.Addr, err)
+		conn.Close()
 	}
-	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns(), originals: newOriginalColumns()}, nil
+	return client, err
 }
 
 // insert sends one block to a table, every column by name so that no default of the server's ever fills one, and waits
@@ -87,6 +101,8 @@ func (s *sender) insert(ctx context.Context, table string, input proto.Input) er
 	if len(input) == 0 || input[0].Data.Rows() == 0 {
 		return nil
 	}
+	// The driver notices the end of ctx only between two packets, and a server that stalls sends none.
+	defer context.AfterFunc(ctx, func() { s.client.Close() })()
 	if err := s.client.Do(ctx, ch.Query{Body: input.Into(table), Input: input}); err != nil {
 		return fmt.Errorf("inserting into %s: %w", table, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -43,22 +44,32 @@ func NATS(tb testing.TB) *embedded.NATS {
 }
 
 // ClickHouse starts an empty engine that lives as long as the test. Close connections to it before the test ends: the
-// engine waits for its clients.
+// engine waits for its clients. An engine that ends by itself fails the test, and shows what it had to say.
 func ClickHouse(tb testing.TB) *embedded.ClickHouse {
 	tb.Helper()
+	dir := tb.TempDir()
 	c, err := embedded.StartClickHouse(tb.Context(), embedded.ClickHouseConfig{
-		Dir: tb.TempDir(), Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: Log(tb),
+		Dir: dir, Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: Log(tb),
 	})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
+		select {
+		case err := <-c.Done():
+			log, _ := os.ReadFile(filepath.Join(dir, "engine.log"))
+			tb.Errorf("%v\n%s", err, log[max(0, len(log)-maxShown):])
+		default:
+		}
 		if err := c.Close(context.Background()); err != nil {
 			tb.Errorf("closing ClickHouse: %v", err)
 		}
 	})
 	return c
 }
+
+// maxShown of an engine's log is enough for the stacks of a crash.
+const maxShown = 64 << 10
 
 // Log writes to the test's output, warnings and errors only.
 func Log(tb testing.TB) *slog.Logger {
