@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"polyphony/pkg/embedded"
 	"polyphony/pkg/embedded/enginetest"
 )
 
@@ -63,6 +66,52 @@ func TestSeparateServices(t *testing.T) {
 	if diff := cmp.Diff(g.truth, countedAt(t, clickhouse.HTTPAddr())); diff != "" {
 		t.Fatalf("node_metrics_1h (-truth +got)\n%.3000s", diff)
 	}
+}
+
+// TestServicesBeforeEngines: services that start first are alive, say what they wait for, and go on when it is there.
+func TestServicesBeforeEngines(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "author.key")
+	if err := os.WriteFile(secret, []byte("an invented secret of the tests\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	natsAddr, addr, httpAddr := freeAddr(t), freeAddr(t), freeAddr(t)
+	nats := "POLYPHONY_NATS_URL=nats://" + natsAddr
+	in := startService(t, "ingester", nats, "POLYPHONY_NODES_DIR=deploy/nodes")
+	en := startService(t, "enricher", nats, "POLYPHONY_AUTHOR_KEY_FILE="+secret)
+	ag := startService(t, "aggregator", nats, "POLYPHONY_CLICKHOUSE_ADDR="+addr)
+	says := func(s *service, path string, code int, want string) {
+		t.Helper()
+		await(t, s.name+" to say "+want, func() error {
+			response, err := http.Get("http://" + s.addr + path)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != code || !strings.Contains(string(text), want) {
+				return fmt.Errorf("%s, %s, %v", response.Status, text, err)
+			}
+			return nil
+		})
+	}
+	for _, s := range []*service{in, en, ag} {
+		says(s, "/healthz", http.StatusOK, "ok")
+		says(s, "/readyz", http.StatusServiceUnavailable, "nats at nats://"+natsAddr)
+	}
+	n, err := embedded.StartNATS(embedded.NATSConfig{Dir: t.TempDir(), Addr: natsAddr, Log: enginetest.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	in.awaitReady()
+	en.awaitReady()
+	says(ag, "/readyz", http.StatusServiceUnavailable, "no ClickHouse answers at "+addr)
+	c, err := embedded.StartClickHouse(t.Context(), embedded.ClickHouseConfig{Dir: t.TempDir(), Addr: addr, HTTPAddr: httpAddr, Log: enginetest.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	ag.awaitReady()
 }
 
 // service is a running ingester, enricher or aggregator.

@@ -173,7 +173,7 @@ func TestPanelsExplainThemselves(t *testing.T) {
 // TestEveryQueryAnswers runs all queries of panels and variables on the real engine.
 func TestEveryQueryAnswers(t *testing.T) {
 	engine := startEngine(t)
-	w, err := warehouse.Open(t.Context(), warehouse.Config{Addr: engine.Addr()})
+	w, err := warehouse.Open(warehouse.Config{Addr: engine.Addr()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,11 +110,14 @@ func TestServicesMayUseNats(t *testing.T) {
 
 func openBus(t *testing.T, url string) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(t.Context(), bus.Config{URL: url, Name: "test", Storage: 16 << 20}, enginetest.Log(t))
+	b, err := bus.Open(bus.Config{URL: url, Name: "test", Storage: 16 << 20}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

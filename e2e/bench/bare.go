@@ -95,11 +95,14 @@ func messagesWorker(ctx context.Context, args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	b, err := bus.Open(ctx, bus.Config{URL: "nats://" + args[0], Name: "bench", Storage: 64 << 30}, log)
+	b, err := bus.Open(bus.Config{URL: "nats://" + args[0], Name: "bench", Storage: 64 << 30}, log)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if err := b.Prepare(ctx); err != nil {
+		return err
+	}
 	repeats := max(1, events/s.events)
 	result, err := measured(func() ([]int, error) { return []int{pid}, nil }, repeats*s.events, func() error {
 		return publishAndConsume(ctx, b, s, repeats)
@@ -195,7 +198,7 @@ func rowsWorker(ctx context.Context, args []string) error {
 		defer cancel()
 		_ = engine.Close(ctx)
 	}()
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engine.Addr()})
+	store, err := warehouse.Open(warehouse.Config{Addr: engine.Addr()})
 	if err != nil {
 		return err
 	}

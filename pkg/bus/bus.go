@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -21,9 +23,12 @@ import (
 
 // Bus is a connection to JetStream. It is safe for concurrent use.
 type Bus struct {
-	conn *nats.Conn
-	js   jetstream.JetStream
-	log  *slog.Logger
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	log     *slog.Logger
+	url     string // of the server, without passwords
+	storage int64
+	lacks   atomic.Pointer[error] // why Prepare has not done its work yet, nil when it has
 }
 
 // Config says where NATS is and how this process is called there.
@@ -45,21 +50,9 @@ const (
 	writeBuffer = 256 << 10
 )
 
-// Open connects, and ensures that streams, durables and buckets are there. It waits for NATS until ctx ends, so that
-// services may start in any order, and stays connected for as long as the process lives.
-func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
-	b, err := connect(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.ensure(ctx, cfg.Storage); err != nil {
-		b.Close()
-		return nil, err
-	}
-	return b, nil
-}
-
-func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
+// Open begins to connect and does not wait: see Prepare. From then on it stays connected for as long as the process
+// lives.
+func Open(cfg Config, log *slog.Logger) (*Bus, error) {
 	options := []nats.Option{
 		nats.Name(cfg.Name), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.WriteBufferSize(writeBuffer), nats.RetryOnFailedConnect(true),
@@ -81,18 +74,18 @@ func connect(ctx context.Context, cfg Config, log *slog.Logger) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nats at %s: %w", redacted(cfg.URL), err)
 	}
-	if err := waitConnected(ctx, conn, redacted(cfg.URL), log); err != nil {
-		conn.Close()
-		return nil, err
-	}
 	js, err := jetstream.New(conn,
 		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithPublishAsyncTimeout(publishTimeout))
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("opening jetstream: %w", err)
 	}
-	return &Bus{conn: conn, js: js, log: log}, nil
+	b := &Bus{conn: conn, js: js, log: log, url: redacted(cfg.URL), storage: cfg.Storage}
+	b.lacks.Store(&errUnprepared)
+	return b, nil
 }
+
+var errUnprepared = errors.New("the streams have not been looked at yet")
 
 // redacted leaves the passwords out of a list of server addresses.
 func redacted(urls string) string {
@@ -112,41 +105,48 @@ type inProcess func() (net.Conn, error)
 
 func (dial inProcess) InProcessConn() (net.Conn, error) { return dial() }
 
-func waitConnected(ctx context.Context, conn *nats.Conn, url string, log *slog.Logger) error {
-	connected := conn.StatusChanged(nats.CONNECTED)
-	defer conn.RemoveStatusListener(connected)
-	if conn.IsConnected() {
+// Prepare ensures that streams, durables and buckets are there; it comes before everything else, and may be repeated. It
+// waits for NATS, and for what NATS refuses, until ctx ends, so that services may start in any order.
+func (b *Bus) Prepare(ctx context.Context) error {
+	return backoff.RetryNotify(func() error {
+		err := b.ensure(ctx)
+		if err != nil {
+			b.lacks.Store(&err)
+			return err
+		}
+		b.lacks.Store(nil)
 		return nil
-	}
-	log.Info("waiting for nats", "url", url)
-	select {
-	case <-connected:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("nats at %s does not answer: %w", url, context.Cause(ctx))
-	}
+	}, backoff.WithContext(Forever(), ctx), func(err error, wait time.Duration) {
+		b.log.Warn("waiting for nats", "error", err, "wait", wait)
+	})
 }
 
 // Close ends the connection at once; what was not acknowledged will be delivered again.
 func (b *Bus) Close() { b.conn.Close() }
 
-// Ready is nil while connected.
+// Ready is nil while connected and prepared.
 func (b *Bus) Ready() error {
 	if !b.conn.IsConnected() {
-		return fmt.Errorf("nats: %s", b.conn.Status())
+		return fmt.Errorf("nats at %s: %s", b.url, strings.ToLower(b.conn.Status().String()))
+	}
+	if lacks := b.lacks.Load(); lacks != nil {
+		return fmt.Errorf("nats: %w", *lacks)
 	}
 	return nil
 }
 
 // ensure creates the streams, durables and buckets of pkg/topology where they are missing and leaves existing ones to
-// their operator. storage is the number of bytes that all streams together may take.
-func (b *Bus) ensure(ctx context.Context, storage int64) error {
+// their operator.
+func (b *Bus) ensure(ctx context.Context) error {
+	if !b.conn.IsConnected() {
+		return b.Ready()
+	}
 	for _, s := range topology.Streams() {
 		_, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: s.Name, Subjects: []string{s.Subject},
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
 			// A full stream refuses, it never forgets: no MaxAge, see Janitor.
-			Discard: jetstream.DiscardNew, MaxBytes: storage * int64(s.Share) / 100,
+			Discard: jetstream.DiscardNew, MaxBytes: b.storage * int64(s.Share) / 100,
 			Duplicates: 2 * time.Minute, AllowDirect: true,
 		})
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {

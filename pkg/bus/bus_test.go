@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -21,11 +22,14 @@ func TestMain(m *testing.M) { enginetest.Main(m) }
 
 func setup(t *testing.T, storage int64) *Bus {
 	t.Helper()
-	b, err := Open(t.Context(), Config{URL: enginetest.NATS(t).URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	b, err := Open(Config{URL: enginetest.NATS(t).URL(), Name: "test", Storage: storage}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 
@@ -265,11 +269,14 @@ func TestPublishSurvivesReconnect(t *testing.T) {
 	}
 	n := start("127.0.0.1:0")
 	addr := n.Addr()
-	b, err := Open(t.Context(), Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	b, err := Open(Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	n.Close()
 	published := make(chan error, 1)
 	go func() { published <- b.Publish(t.Context(), raw(100)) }()
@@ -290,12 +297,39 @@ func TestPublishSurvivesReconnect(t *testing.T) {
 	}
 }
 
-func TestOpenWithoutServer(t *testing.T) {
-	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer stop()
-	_, err := Open(ctx, Config{URL: "nats://user:secret@127.0.0.1:1", Name: "test"}, enginetest.Log(t))
-	if err == nil || !strings.Contains(err.Error(), "does not answer") || strings.Contains(err.Error(), "secret") {
-		t.Fatalf("got %v", err)
+// A service starts before its NATS: it waits, says for what and never with which password, and goes on by itself.
+func TestPrepareWaits(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	free.Close()
+	b, err := Open(Config{URL: "nats://user:secret@" + addr, Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := b.Prepare(ctx); err == nil {
+		t.Fatal("prepared without a server")
+	}
+	if err := b.Ready(); err == nil || !strings.Contains(err.Error(), addr) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("not ready: %v", err)
+	}
+	prepared := make(chan error, 1)
+	go func() { prepared <- b.Prepare(t.Context()) }()
+	n, err := embedded.StartNATS(embedded.NATSConfig{Dir: t.TempDir(), Addr: addr, Log: enginetest.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := <-prepared; err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ready(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -339,11 +373,14 @@ func TestBucket(t *testing.T) {
 func BenchmarkPublish(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10, 256 << 10} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
-			bus, err := Open(b.Context(), Config{URL: enginetest.NATS(b).URL(), Name: "bench", Storage: 64 << 30}, enginetest.Log(b))
+			bus, err := Open(Config{URL: enginetest.NATS(b).URL(), Name: "bench", Storage: 64 << 30}, enginetest.Log(b))
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer bus.Close()
+			if err := bus.Prepare(b.Context()); err != nil {
+				b.Fatal(err)
+			}
 			batch := make([]Message, 32)
 			for i := range batch {
 				batch[i] = Message{Subject: topology.RawSubject("x"), Data: make([]byte, size)}

@@ -18,7 +18,7 @@ func start(tb testing.TB) *Warehouse {
 
 func open(tb testing.TB, config Config) *Warehouse {
 	tb.Helper()
-	w, err := Open(tb.Context(), config)
+	w, err := Open(config)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -11,13 +11,16 @@ import (
 	"polyphony/schemas"
 )
 
-// Migrate creates or upgrades the schema: the numbered files of schemas/clickhouse that the database has not seen yet,
+// Migrate checks that the server can keep Polyphony's promises, then creates or upgrades the schema: the numbered files of schemas/clickhouse that the database has not seen yet,
 // in order. It only goes forward, may be repeated, and may run in several processes at once, because every statement
 // in those files gives the same result however often it runs. A schema newer than this binary is refused.
-// log gets one line for each file applied.
+// log gets one line for each file applied. Everything else here needs the schema.
 func (w *Warehouse) Migrate(ctx context.Context, log func(string)) error {
 	migrations, err := readMigrations(schemas.ClickHouseFS)
 	if err != nil {
+		return err
+	}
+	if err := checkServer(ctx, w.config); err != nil {
 		return err
 	}
 	return w.migrate(ctx, migrations, log)
@@ -77,7 +80,7 @@ func (w *Warehouse) migrate(ctx context.Context, migrations []migration, log fun
 		return fmt.Errorf("reading the schema's number: %w", err)
 	}
 	if int(have) > len(migrations) {
-		return fmt.Errorf("the schema of database %s is number %d and this binary knows %d: use a newer binary", w.config.Database, have, len(migrations))
+		return fmt.Errorf("%w: the schema of database %s is number %d and this binary knows %d: use a newer binary", ErrUnfit, w.config.Database, have, len(migrations))
 	}
 	for _, m := range migrations[have:] {
 		for i, statement := range m.statements {

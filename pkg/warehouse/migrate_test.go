@@ -46,7 +46,7 @@ func TestMigrateConcurrently(t *testing.T) {
 	engine := enginetest.ClickHouse(t)
 	var group errgroup.Group
 	for range 4 {
-		w, err := Open(t.Context(), Config{Addr: engine.Addr()})
+		w, err := Open(Config{Addr: engine.Addr()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,15 +130,16 @@ func TestStatements(t *testing.T) {
 	f("A\n;\nB\n", "A", "B")
 }
 
-func TestOpenSaysWhatIsWrong(t *testing.T) {
+func TestMigrateSaysWhatIsWrong(t *testing.T) {
 	f := func(config Config, want string) {
 		t.Helper()
-		w, err := Open(t.Context(), config)
+		w, err := Open(config)
 		if err == nil {
-			w.Close()
+			defer w.Close()
+			err = w.Migrate(t.Context(), func(string) {})
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Open(%+v): %v, want %q", config, err, want)
+			t.Errorf("%+v: %v, want %q", config, err, want)
 		}
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -155,7 +156,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	f(Config{Addr: engine.Addr(), Database: "Robert'; DROP"}, "database name")
 }
 
-func TestOpenRefusesAServerThatForgets(t *testing.T) {
+func TestMigrateRefusesAServerThatForgets(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "config.d"), 0o755); err != nil {
 		t.Fatal(err)
@@ -171,12 +172,13 @@ func TestOpenRefusesAServerThatForgets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer engine.Close(context.Background())
-	w, err := Open(t.Context(), Config{Addr: engine.Addr()})
-	if err == nil {
-		w.Close()
+	w, err := Open(Config{Addr: engine.Addr()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err == nil || !strings.Contains(err.Error(), "forgets deletions") {
-		t.Errorf("Open: %v", err)
+	defer w.Close()
+	if err := w.Migrate(t.Context(), func(string) {}); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "forgets deletions") {
+		t.Errorf("%v", err)
 	}
 }
 

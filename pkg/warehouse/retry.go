@@ -10,14 +10,14 @@ import (
 
 // Retry tells whether an error of this package may pass by itself: a lost connection, a time-out, a server that is
 // starting, full, out of memory or behind with its merges, a schema that is about to be created, a right that is about
-// to be granted. Unknown errors are worth another try. Only what is wrong with our own statement, or with a time that the
-// tables have no place for, is not.
+// to be granted. Unknown errors are worth another try. Only what is wrong with our own statement, with a time that the
+// tables have no place for, or with a server that only its operator can mend, is not.
 func Retry(err error) bool {
 	var code proto.Error
 	var asked *clickhouse.Exception
 	var sent *ch.Exception
 	switch {
-	case err == nil, errors.Is(err, errTime):
+	case err == nil, errors.Is(err, errTime), errors.Is(err, ErrUnfit):
 		return false
 	case errors.As(err, &asked):
 		code = proto.Error(asked.Code)

@@ -43,8 +43,8 @@ const (
 
 var databaseName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-// Open connects and checks that the server can keep Polyphony's promises. It needs no schema yet, see Migrate.
-func Open(ctx context.Context, config Config) (*Warehouse, error) {
+// Open prepares to connect and does not: see Migrate.
+func Open(config Config) (*Warehouse, error) {
 	if config.User == "" {
 		config.User = "default"
 	}
@@ -56,9 +56,6 @@ func Open(ctx context.Context, config Config) (*Warehouse, error) {
 	}
 	if !databaseName.MatchString(config.Database) {
 		return nil, fmt.Errorf("database name %q: want lower-case letters, digits and _", config.Database)
-	}
-	if err := checkServer(ctx, config); err != nil {
-		return nil, err
 	}
 	conn, err := connect(config, config.Database)
 	if err != nil {
@@ -89,6 +86,9 @@ func connect(config Config, database string) (driver.Conn, error) {
 	return conn, nil
 }
 
+// ErrUnfit is a ClickHouse that Polyphony does not work with until its operator, or a newer Polyphony, changes that.
+var ErrUnfit = errors.New("unfit")
+
 // checkServer refuses a server that forgets deletions, and tells a server that is not there from one that says no.
 func checkServer(ctx context.Context, config Config) error {
 	conn, err := connect(config, "default")
@@ -106,7 +106,7 @@ func checkServer(ctx context.Context, config Config) error {
 		return fmt.Errorf("no ClickHouse answers at %s (is it running, and is this its native port?): %w", config.Addr, err)
 	}
 	if cleanup == "1" {
-		return fmt.Errorf("ClickHouse at %s has allow_experimental_replacing_merge_with_cleanup on, which forgets deletions: turn it off in its merge_tree settings", config.Addr)
+		return fmt.Errorf("%w: ClickHouse at %s has allow_experimental_replacing_merge_with_cleanup on, which forgets deletions: turn it off in its merge_tree settings", ErrUnfit, config.Addr)
 	}
 	return nil
 }

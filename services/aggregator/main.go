@@ -27,19 +27,16 @@ func run(ctx context.Context, p *service.Process, cfg config) error {
 	if err != nil {
 		return err
 	}
-	b, err := bus.Open(ctx, bus.Config{URL: cfg.NATSURL, Name: "aggregator", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
+	b, err := bus.Open(bus.Config{URL: cfg.NATSURL, Name: "aggregator", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: cfg.ClickHouseAddr, User: cfg.ClickHouseUser, Password: password})
+	store, err := warehouse.Open(warehouse.Config{Addr: cfg.ClickHouseAddr, User: cfg.ClickHouseUser, Password: password})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if err := store.Migrate(ctx, func(line string) { p.Log.Info(line) }); err != nil {
-		return err
-	}
 	ag := aggregate.New(b, store, p.Log, p.Registry)
 	return p.Run(ctx, cfg.HTTPAddr, nil, service.Part{Name: "aggregator", Ready: ag.Ready, Run: ag.Run})
 }

@@ -31,7 +31,7 @@ func run(ctx context.Context, p *service.Process, cfg config) error {
 	if err != nil {
 		return &service.UsageError{Err: err}
 	}
-	b, err := bus.Open(ctx, bus.Config{URL: cfg.NATSURL, Name: "enricher", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
+	b, err := bus.Open(bus.Config{URL: cfg.NATSURL, Name: "enricher", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func run(ctx context.Context, p *service.Process, cfg config) error {
 	if err != nil {
 		return err
 	}
-	b, err := bus.Open(ctx, bus.Config{URL: cfg.NATSURL, Name: "ingester", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
+	b, err := bus.Open(bus.Config{URL: cfg.NATSURL, Name: "ingester", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ type migrateCommand struct {
 }
 
 func (m *migrateCommand) Run(ctx context.Context, std streams) error {
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: m.ClickHouse, User: m.User, Password: m.Password})
+	store, err := warehouse.Open(warehouse.Config{Addr: m.ClickHouse, User: m.User, Password: m.Password})
 	if err != nil {
 		return err
 	}

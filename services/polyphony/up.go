@@ -81,19 +81,16 @@ func (up *upCommand) Run(ctx context.Context, std streams) error {
 	}
 	defer engines.close()
 
-	b, err := bus.Open(ctx, bus.Config{URL: engines.nats.URL(), Dial: engines.nats.Conn, Name: "polyphony", Storage: settings.StreamBytes}, process.Log)
+	b, err := bus.Open(bus.Config{URL: engines.nats.URL(), Dial: engines.nats.Conn, Name: "polyphony", Storage: settings.StreamBytes}, process.Log)
 	if err != nil {
-		return stoppedOr(ctx, err)
+		return err
 	}
 	defer b.Close()
-	store, err := warehouse.Open(ctx, warehouse.Config{Addr: engines.current().Addr()})
+	store, err := warehouse.Open(warehouse.Config{Addr: engines.current().Addr()})
 	if err != nil {
-		return stoppedOr(ctx, err)
+		return err
 	}
 	defer store.Close()
-	if err := store.Migrate(ctx, func(line string) { process.Log.Info(line) }); err != nil {
-		return stoppedOr(ctx, err)
-	}
 
 	in := ingest.New(tokens, b, process.Log, process.Registry)
 	en := enrich.New(keyer, b, process.Log, process.Registry)

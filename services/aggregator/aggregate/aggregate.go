@@ -46,11 +46,25 @@ type Aggregator struct {
 
 // New builds an aggregator and starts nothing.
 func New(b *bus.Bus, store *warehouse.Warehouse, log *slog.Logger, registry prometheus.Registerer) *Aggregator {
-	return &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry)}
+	ag := &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry)}
+	ag.waiting.Store(preparing, errors.New("not yet"))
+	return ag
 }
 
-// Run stores and seals until ctx ends. It returns an error only for a bug.
+const preparing = "preparing the tables"
+
+// Run brings the schema up to date, then stores and seals until ctx ends. It returns an error for a bug, and for a
+// ClickHouse that only its operator can mend.
 func (ag *Aggregator) Run(ctx context.Context) error {
+	if err := ag.bus.Prepare(ctx); err != nil {
+		return nil // ctx ended
+	}
+	err := ag.insist(ctx, preparing, func(ctx context.Context) error {
+		return ag.store.Migrate(ctx, func(line string) { ag.log.Info(line) })
+	})
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var running sync.WaitGroup
@@ -83,7 +97,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 		return ag.bus.Janitor(ctx, ag.keepRaw, topology.AggregateFacts, topology.AggregateRejects)
 	})
 	running.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err = context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
@@ -111,7 +125,10 @@ func (ag *Aggregator) keepRaw() time.Duration {
 func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.Context) error) error {
 	return backoff.RetryNotify(func() error {
 		err := do(ctx)
-		if err != nil && !warehouse.Retry(err) {
+		switch {
+		case errors.Is(err, warehouse.ErrUnfit):
+			return backoff.Permanent(err)
+		case err != nil && !warehouse.Retry(err):
 			return backoff.Permanent(fmt.Errorf("BUG: %s: %w", what, err))
 		}
 		if err == nil {

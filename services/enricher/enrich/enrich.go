@@ -56,6 +56,9 @@ func New(keyer *pseudonym.Keyer, b *bus.Bus, log *slog.Logger, registry promethe
 
 // Run enriches with that many workers, sharing one durable, until ctx ends. It returns an error only for a bug.
 func (en *Enricher) Run(ctx context.Context, workers int) error {
+	if err := en.bus.Prepare(ctx); err != nil {
+		return nil // ctx ended
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var running sync.WaitGroup

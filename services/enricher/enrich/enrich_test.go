@@ -54,11 +54,14 @@ type bundle struct {
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	n := enginetest.NATS(t)
-	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return &bundle{t: t, bus: b, rules: company(t)}
 }
 

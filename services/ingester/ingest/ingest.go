@@ -43,7 +43,11 @@ func New(tokens *Tokens, b *bus.Bus, log *slog.Logger, registry prometheus.Regis
 // Run puts rules in force, follows the directory they came from (none when dir is empty), and commits what the
 // handlers accept, until ctx ends. Then it refuses new requests and commits what it has.
 func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) error {
-	if err := in.adopt(ctx, rules); err != nil {
+	err := in.bus.Prepare(ctx)
+	if err == nil {
+		err = in.adopt(ctx, rules)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -89,10 +93,13 @@ func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
 
 // Ready says what is missing, nil when events can be taken.
 func (in *Ingester) Ready() error {
+	if err := in.bus.Ready(); err != nil {
+		return err
+	}
 	if in.rules.Load() == nil {
 		return errors.New("rules: not published yet")
 	}
-	return in.bus.Ready()
+	return nil
 }
 
 // Handler serves POST /v1/events.

@@ -65,8 +65,11 @@ func setup(t *testing.T, tokens string, streamBytes int64) *bundle {
 	}
 	n := enginetest.NATS(t)
 	log := enginetest.Log(t)
-	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: streamBytes}, log)
+	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: streamBytes}, log)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	in := New(granted, b, log, prometheus.NewRegistry())
@@ -481,11 +484,14 @@ func TestRulesChangeWithoutNATS(t *testing.T) {
 	}
 	n := startNATS("127.0.0.1:0")
 	addr := n.Addr()
-	b, err := bus.Open(t.Context(), bus.Config{URL: n.URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: storage}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	failed := make(chan struct{})
 	log := writerFunc(sync.OnceFunc(func() { close(failed) }))
 	in := New(nil, b, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})), prometheus.NewRegistry())
