@@ -10,8 +10,8 @@ import (
 	"polyphony/pkg/social"
 )
 
-// decodeOwn reads a line exactly as AppendMention writes it: the same fields in the same order, no escapes in
-// strings. It reports false for any other line, which the general decoder then reads; the two agree on all that both
+// decodeOwn reads a line exactly as AppendMention writes it: the same fields in the same order, no escapes but the short
+// ones of the text. It reports false for any other line, which the general decoder then reads; the two agree on all that both
 // read. Reading by position costs a fifth of looking names up.
 func decodeOwn(line []byte, m *social.Mention) bool {
 	r := ownReader{rest: line, ok: true}
@@ -94,7 +94,7 @@ func decodeOwn(line []byte, m *social.Mention) bool {
 	r.literal(`,"followers":`)
 	m.Followers = r.integer()
 	r.literal(`,"text":`)
-	m.Text = r.text()
+	m.Text = r.prose()
 	r.literal(`,"rules_version":`)
 	m.RulesVersion = r.text()
 	r.literal(`}}`)
@@ -141,6 +141,58 @@ func (r *ownReader) text() string {
 		r.ok = false
 	}
 	return unsafe.String(&value[0], len(value))
+}
+
+// prose is a string in which short escapes may stand. Without any it aliases the line.
+func (r *ownReader) prose() string {
+	r.literal(`"`)
+	size := bytes.IndexByte(r.rest, '"')
+	for size > 0 && escaped(r.rest[:size]) {
+		next := bytes.IndexByte(r.rest[size+1:], '"')
+		if next < 0 {
+			size = -1
+			break
+		}
+		size += 1 + next
+	}
+	if size < 0 {
+		r.ok = false
+	}
+	if !r.ok || size == 0 {
+		r.literal(`"`)
+		return ""
+	}
+	value := r.rest[:size]
+	r.rest = r.rest[size+1:]
+	if bytes.IndexByte(value, '\\') >= 0 {
+		value = r.unescape(value)
+	}
+	return unsafe.String(unsafe.SliceData(value), len(value))
+}
+
+// escaped tells whether what follows text is escaped by it: whether it ends in an odd number of backslashes.
+func escaped(text []byte) bool {
+	before := bytes.TrimRight(text, `\`)
+	return (len(text)-len(before))%2 == 1
+}
+
+// unescape gives a copy. Escapes by number are left to the general decoder.
+func (r *ownReader) unescape(value []byte) []byte {
+	plain := make([]byte, 0, len(value))
+	for {
+		n := bytes.IndexByte(value, '\\')
+		if n < 0 || n == len(value)-1 {
+			return append(plain, value...)
+		}
+		plain = append(plain, value[:n]...)
+		short := strings.IndexByte(`"\/bfnrt`, value[n+1])
+		if short < 0 {
+			r.ok = false
+			return nil
+		}
+		plain = append(plain, "\"\\/\b\f\n\r\t"[short])
+		value = value[n+2:]
+	}
 }
 
 // key is empty or 32 lower-case hexadecimal digits.
