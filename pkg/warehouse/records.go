@@ -3,12 +3,12 @@ package warehouse
 import (
 	"cmp"
 	"context"
-	"hash/fnv"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
+	"github.com/cespare/xxhash/v2"
 
 	"polyphony/pkg/social"
 )
@@ -89,7 +89,7 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 // statementVersion settles which of two statements with one key holds: by content, all of it, and for the same content
 // by the earliest record. The original has the same version, so it is always the one of the words beside it.
 func statementVersion(s *social.Statement) version {
-	hash := fnv.New64a()
+	hash := xxhash.New()
 	for _, n := range []int64{s.Counters.Likes, s.Counters.Replies, s.Counters.Shares, s.Counters.Views} {
 		hash.Write(strconv.AppendInt(nil, n, 10))
 		hash.Write([]byte{0})
@@ -111,8 +111,9 @@ func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Orig
 }
 
 func originalVersion(o *social.Original) version {
-	hash := fnv.New64a()
-	hash.Write([]byte(o.Source))
+	var hash xxhash.Digest
+	hash.Reset()
+	hash.WriteString(o.Source)
 	hash.Write([]byte{0})
 	hash.Write(o.Sealed)
 	return version{hi: ^uint64(o.RecordedTime.UnixMilli()), lo: hash.Sum64()}

@@ -36,6 +36,9 @@ const (
 // mask gives the event's title and text as they may be stored. country helps to recognise national phone numbers.
 func (m *masker) mask(e *social.Event, country string) string {
 	title, text := m.maskNamed(e)
+	if title == "" && !suspicious(text) { // most of them: nothing to copy
+		return text
+	}
 	m.out = m.out[:0]
 	m.append(title, country)
 	if title != "" && text != "" {
@@ -104,6 +107,13 @@ func (m *masker) append(text, country string) {
 			m.out = append(m.out, maskedPhone...)
 			i += phoneSize(rest, country)
 			word = len(m.out)
+		case isLetter(c): // and so are most: a run of them has no other beginning in it
+			n := 1
+			for n < len(rest) && isLetter(rest[n]) {
+				n++
+			}
+			m.out = append(m.out, rest[:n]...)
+			i += n
 		default:
 			r, size := utf8.DecodeRuneInString(rest)
 			m.out = append(m.out, rest[:size]...)
@@ -116,17 +126,36 @@ func (m *masker) append(text, country string) {
 
 // suspicious is the quick look that most texts pass: no "@", no link, too few digits for a telephone.
 func suspicious(text string) bool {
-	if strings.IndexByte(text, '@') >= 0 || strings.IndexByte(text, '/') >= 0 || strings.Contains(text, "www.") || strings.Contains(text, wideAt) {
-		return true
-	}
 	digits := 0
 	for i := 0; i < len(text); i++ {
-		if isDigit(text[i]) {
-			digits++
+		switch looks[text[i]] {
+		case looksAt:
+			return true
+		case looksDigit:
+			if digits++; digits >= minPhone {
+				return true
+			}
+		case looksStart:
+			if rest := text[i:]; strings.HasPrefix(rest, wideAt) || len(rest) >= 4 && rest[1]|0x20 == 'w' && strings.EqualFold(rest[:4], "www.") {
+				return true
+			}
 		}
 	}
-	return digits >= minPhone
+	return false
 }
+
+// looks is what a byte may be a part of, nothing for most.
+var looks = [256]byte{
+	'@': looksAt, '/': looksAt, 'w': looksStart, 'W': looksStart, 0xef: looksStart, // the last begins wideAt
+	'0': looksDigit, '1': looksDigit, '2': looksDigit, '3': looksDigit, '4': looksDigit,
+	'5': looksDigit, '6': looksDigit, '7': looksDigit, '8': looksDigit, '9': looksDigit,
+}
+
+const (
+	looksAt    = iota + 1 // "@", or a link's slash
+	looksDigit            // of a telephone number
+	looksStart            // of "www." or of the wide "@"
+)
 
 // atSize is the length of the "@" that s starts with, 0 for none.
 func atSize(s string) int {
@@ -149,8 +178,14 @@ func isUserPath(run []byte) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
+// isLetter reports on ASCII letters only.
+func isLetter(c byte) bool { c |= 0x20; return c >= 'a' && c <= 'z' }
+
 // inName reports whether r may stand in a handle, the local part of an address, or a domain.
 func inName(r rune) bool {
+	if r < utf8.RuneSelf && isLetter(byte(r)) {
+		return true
+	}
 	return r == '.' || r == '-' || r == '_' || r == '+' || r == '%' || unicode.IsLetter(r) || unicode.IsDigit(r)
 }
 
@@ -165,6 +200,9 @@ func nameSize(s string) int {
 }
 
 func startsLink(s string) bool {
+	if c := s[0] | 0x20; c != 'h' && c != 'w' {
+		return false
+	}
 	for _, prefix := range [...]string{"http://", "https://", "www."} {
 		if len(s) > len(prefix) && strings.EqualFold(s[:len(prefix)], prefix) {
 			return true

@@ -26,6 +26,7 @@ func TestMask(t *testing.T) {
 	f("at 5 @ home", "at 5 @ home")
 	f("see https://social.example/@jo?x=1, really", "see [link], really")
 	f("HTTP://A.EXAMPLE and www.b.example/x", "[link] and [link]")
+	f("WWW.b.example", "[link]")
 	f("see social.example/jo/123 now", "see [link] now")
 	f("and/or 1/2 dose, w/o food", "and/or 1/2 dose, w/o food")
 	f("ask u/jo_do, /u/jo-do or user/jodo", "ask [handle], /[handle] or [handle]")
