@@ -18,6 +18,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"sigs.k8s.io/yaml"
+
+	"polyphony/pkg/topology"
 )
 
 // planted begins, or stands in, everything below that leads to a person. It is nowhere in what is public or stored in
@@ -56,7 +58,7 @@ func TestPublicMessages(t *testing.T) {
 			continue // sealed: they hold events as they came
 		}
 		data := m.Data
-		if m.Subject == "social.facts" {
+		if m.Subject == topology.StatementsSubject {
 			var err error
 			if data, err = s2.Decode(nil, m.Data); err != nil {
 				t.Fatal(err)

@@ -203,7 +203,7 @@ func TestSubscribersGetNoFurther(t *testing.T) {
 			t.Errorf("%s is not refused", what)
 		}
 	}
-	for _, subject := range []string{"social.raw.>", "social.rejects.>", "social.facts", "social.>", ">", "$JS.ACK.>", "$KV.>"} {
+	for _, subject := range []string{"social.raw.>", "social.rejects.>", "social.facts.originals", "social.>", ">", "$JS.ACK.>", "$KV.>"} {
 		if _, err := conn.SubscribeSync(subject); err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"polyphony/pkg/bus"
@@ -48,7 +50,7 @@ type sampler struct {
 	recorded   time.Time
 
 	batches map[social.Node][]byte
-	facts   []byte
+	fresh   []social.Original // of the cycle
 }
 
 func makeSample(file, nodesDir string) (*sample, error) {
@@ -119,8 +121,8 @@ func (s *sampler) body(body []byte) error {
 			s.batches[m.Node] = wire.AppendMention(batch, "polyphony/bench", m)
 			key = m.EventKey
 		}
-		s.facts = wire.AppendOriginal(s.facts, &social.Original{
-			EventKey: key, Source: e.Source, RecordedTime: s.recorded, Sealed: s.keyer.Seal(nil, wire.AppendIdentity(nil, e)),
+		s.fresh = append(s.fresh, social.Original{
+			EventKey: key, Source: strings.Clone(e.Source), RecordedTime: s.recorded, Sealed: s.keyer.Seal(nil, wire.AppendIdentity(nil, e)),
 		})
 	}
 	var group []bus.Message
@@ -153,20 +155,24 @@ func (s *sampler) cycle() error {
 			}
 		}
 	}
-	for frame, info := range wire.EncodeFrame(s.facts) {
-		group = append(group, bus.Message{Subject: topology.FactsSubject, Data: bytes.Clone(frame),
-			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)}}})
+	for piece := range slices.Chunk(s.fresh, originalsBatch) {
+		var batch []byte
+		for i := range piece {
+			batch = wire.AppendOriginal(batch, &piece[i])
+		}
+		group = append(group, bus.Message{Subject: topology.OriginalsSubject, Data: batch})
 	}
-	facts := wire.Facts{Originals: s.originals}
-	err := wire.DecodeFacts(&facts, bytes.Clone(s.facts))
-	s.originals = facts.Originals
+	s.originals = append(s.originals, s.fresh...)
+	s.fresh = s.fresh[:0]
 	clear(s.batches)
-	s.facts = s.facts[:0]
 	if len(group) > 0 {
 		s.groups = append(s.groups, group)
 	}
-	return err
+	return nil
 }
+
+// originalsBatch of originals are about as large as a message may be.
+const originalsBatch = 1000
 
 // cutBatch takes one public message of at most wire.MaxBatch off a batch of any size.
 func cutBatch(batch []byte) (piece, rest []byte) {

@@ -172,22 +172,25 @@ func parseHex16(dst []byte, s string) error {
 	if len(s) != 32 {
 		return fmt.Errorf("want 32 hexadecimal digits, got %d characters", len(s))
 	}
+	var all byte
 	for i := range dst {
-		hi, lo := unhex(s[2*i]), unhex(s[2*i+1])
-		if hi > 15 || lo > 15 {
-			return fmt.Errorf("want 32 hexadecimal digits, got %q", s)
-		}
+		hi, lo := unhex[s[2*i]], unhex[s[2*i+1]]
+		all |= hi | lo
 		dst[i] = hi<<4 | lo
+	}
+	if all > 15 {
+		return fmt.Errorf("want 32 hexadecimal digits, got %q", s)
 	}
 	return nil
 }
 
-func unhex(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10
+// unhex is the value of a digit, 255 of anything else. A table, because a processor cannot guess what a digit will be.
+var unhex = func() (value [256]byte) {
+	for c := range value {
+		value[c] = 255
 	}
-	return 255
-}
+	for v, c := range []byte("0123456789abcdef") {
+		value[c] = byte(v)
+	}
+	return value
+}()

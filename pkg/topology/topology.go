@@ -20,7 +20,7 @@ var (
 	// Mentions is public: enriched, pseudonymised.
 	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40}
 	// Facts is internal: statements about posts and sealed originals, on their way to storage.
-	Facts = Stream{Name: "FACTS", Subject: FactsSubject, Share: 10}
+	Facts = Stream{Name: "FACTS", Subject: "social.facts.*", Share: 10}
 )
 
 // Keep is how long acknowledged messages stay, for other subscribers and for replay, where the company does not say.
@@ -29,8 +29,12 @@ const Keep = 72 * time.Hour
 // Streams lists all of them.
 func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts} }
 
-// FactsSubject is where frames of facts are published.
-const FactsSubject = "social.facts"
+const (
+	// StatementsSubject is where frames of statements are published.
+	StatementsSubject = "social.facts.statements"
+	// OriginalsSubject is where batches of sealed originals are published.
+	OriginalsSubject = "social.facts.originals"
+)
 
 // RawSubject is where frames of a source are published.
 func RawSubject(source string) string { return "social.raw." + source }
@@ -72,7 +76,7 @@ const (
 // RulesKey is the key of one version's archive.
 func RulesKey(version string) string { return "version." + version }
 
-// Headers of raw frames and fact frames.
+// Headers of frames.
 const (
 	HeaderRules    = "Polyphony-Rules"    // version stamped by the ingester
 	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms

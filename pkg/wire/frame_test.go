@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/klauspost/compress/s2"
 	"pgregory.net/rapid"
 
@@ -112,29 +113,61 @@ func TestRejectOfHugeEventIsCut(t *testing.T) {
 	}
 }
 
-func TestFactsRoundTrip(t *testing.T) {
+func TestStatementsRoundTrip(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_123).UTC()
-	want := Facts{
-		Statements: []social.Statement{
-			{Key: social.Key{1}, Source: "x", Kind: social.Edit, ObjectKey: social.Key{2}, Time: at, RecordedTime: at, Text: "now\nso", Lang: "en", Sealed: []byte{0, 255}},
-			{Key: social.Key{3}, Source: "x", Kind: social.Delete, ObjectAuthor: social.Key{4}, Time: at, RecordedTime: at},
-			{Key: social.Key{5}, Source: "x", Kind: social.Counted, ObjectKey: social.Key{6}, Time: at, RecordedTime: at,
-				Counters: social.Counters{Likes: 1, Views: 1 << 60, ObservedAt: at}, RulesVersion: "v"},
-		},
-		Originals: []social.Original{{EventKey: social.Key{7}, Source: "x", RecordedTime: at, Sealed: []byte("sealed")}},
+	want := []social.Statement{
+		{Key: social.Key{1}, Source: "x", Kind: social.Edit, ObjectKey: social.Key{2}, Time: at, RecordedTime: at, Text: "now\nso", Lang: "en", Sealed: []byte{0, 255}},
+		{Key: social.Key{3}, Source: "x", Kind: social.Delete, ObjectAuthor: social.Key{4}, Time: at, RecordedTime: at},
+		{Key: social.Key{5}, Source: "x", Kind: social.Counted, ObjectKey: social.Key{6}, Time: at, RecordedTime: at,
+			Counters: social.Counters{Likes: 1, Views: 1 << 60, ObservedAt: at}, RulesVersion: "v"},
 	}
 	var lines []byte
-	for i := range want.Statements {
-		lines = AppendStatement(lines, &want.Statements[i])
+	for i := range want {
+		lines = AppendStatement(lines, &want[i])
 	}
-	lines = AppendOriginal(lines, &want.Originals[0])
-	var got Facts
-	if err := DecodeFacts(&got, lines); err != nil {
+	got, err := DecodeStatements(nil, lines)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
 	}
+}
+
+func TestOriginalsRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var want []social.Original
+		var batch []byte
+		for range rapid.IntRange(0, 5).Draw(t, "n") {
+			o := social.Original{
+				Source: rapid.StringMatching("[a-z]{0,9}").Draw(t, "source"), Sealed: rapid.SliceOf(rapid.Byte()).Draw(t, "sealed"),
+				RecordedTime: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "ms")).UTC(),
+			}
+			copy(o.EventKey[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "key"))
+			want = append(want, o)
+			batch = AppendOriginal(batch, &o)
+		}
+		got, err := DecodeOriginals(nil, batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+		if len(batch) == 0 {
+			return
+		}
+		cut := rapid.IntRange(1, len(batch)).Draw(t, "cut")
+		got, err = DecodeOriginals(nil, batch[:len(batch)-cut])
+		for i := range got {
+			if diff := cmp.Diff(want[i], got[i], cmpopts.EquateEmpty()); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+		if err == nil && len(got) == len(want) {
+			t.Fatal("a cut batch is read as whole")
+		}
+	})
 }
 
 func FuzzDecodeFrame(f *testing.F) {
@@ -147,11 +180,26 @@ func FuzzDecodeFrame(f *testing.F) {
 	})
 }
 
-func FuzzDecodeFacts(f *testing.F) {
+func FuzzDecodeStatements(f *testing.F) {
 	f.Add([]byte(`{"kind":"delete","key":"01000000000000000000000000000000","source":"x","recorded_time":1}` + "\n"))
 	f.Fuzz(func(t *testing.T, lines []byte) {
-		var facts Facts
-		_ = DecodeFacts(&facts, lines)
+		_, _ = DecodeStatements(nil, lines)
+	})
+}
+
+// What is read as originals is written as it was, but for lengths that could have been shorter.
+func FuzzDecodeOriginals(f *testing.F) {
+	f.Add(AppendOriginal(nil, &social.Original{EventKey: social.Key{1}, Source: "x", RecordedTime: time.UnixMilli(5), Sealed: []byte("sealed")}))
+	f.Add(append(make([]byte, 24), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01))
+	f.Fuzz(func(t *testing.T, batch []byte) {
+		got, err := DecodeOriginals(nil, batch)
+		var again []byte
+		for i := range got {
+			again = AppendOriginal(again, &got[i])
+		}
+		if len(again) > len(batch) || err == nil && len(again) == len(batch) && !bytes.Equal(again, batch) {
+			t.Fatalf("%x became %x", batch, again)
+		}
 	})
 }
 

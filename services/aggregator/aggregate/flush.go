@@ -18,7 +18,8 @@ import (
 // by then the rows, and the touches that make their node-hours stale, are in ClickHouse.
 type flush struct {
 	*Aggregator
-	decoded []social.Mention
+	decoded   []social.Mention
+	originals []social.Original
 }
 
 func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
@@ -45,12 +46,15 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 
 func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
-	var facts wire.Facts
+	f.originals = f.originals[:0]
+	var statements []social.Statement
 	for i := range batch {
 		d := &batch[i]
-		lines, err := decodeFrame(d)
-		if err == nil {
-			err = wire.DecodeFacts(&facts, lines)
+		var err error
+		if d.Subject == topology.OriginalsSubject {
+			f.originals, err = wire.DecodeOriginals(f.originals, d.Data)
+		} else {
+			statements, err = decodeStatements(statements, d)
 		}
 		if err != nil {
 			if err := f.foreign(ctx, d, err); err != nil {
@@ -59,18 +63,27 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 		}
 	}
 	err := f.insist(ctx, "storing statements", func(ctx context.Context) error {
-		return f.store.InsertStatements(ctx, facts.Statements)
+		return f.store.InsertStatements(ctx, statements)
 	})
 	if err == nil {
 		err = f.insist(ctx, "storing originals", func(ctx context.Context) error {
-			return f.store.InsertOriginals(ctx, facts.Originals)
+			return f.store.InsertOriginals(ctx, f.originals)
 		})
 	}
 	if err != nil {
 		return err
 	}
-	f.metrics.flushed("facts", len(facts.Statements)+len(facts.Originals), time.Since(start))
+	f.metrics.flushed("facts", len(statements)+len(f.originals), time.Since(start))
+	clear(f.originals) // its strings hold the messages
 	return nil
+}
+
+func decodeStatements(dst []social.Statement, d *bus.Delivery) ([]social.Statement, error) {
+	lines, err := decodeFrame(d)
+	if err != nil {
+		return dst, err
+	}
+	return wire.DecodeStatements(dst, lines)
 }
 
 // rejects stores what is wrong with rejected events, without their bytes: those stay in the sealed stream.

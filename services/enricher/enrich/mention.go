@@ -19,6 +19,7 @@ type Enrichment struct {
 	keyer  *pseudonym.Keyer
 	masker masker
 
+	content       []byte // of contentHash
 	plain, sealed []byte // of original
 	made          social.Original
 }
@@ -35,7 +36,7 @@ func (en *Enrichment) Mentions(e *social.Event, matches []nodes.Match, version s
 		}
 		mention := en.mention(e, matches[0].Country, version, recorded)
 		for i := range matches {
-			place(&mention, &matches[i], e.Time)
+			en.place(&mention, &matches[i], e.Time)
 			if !yield(&mention) {
 				return
 			}
@@ -66,35 +67,36 @@ func parentOf(e *social.Event) social.Ref {
 }
 
 // place fills in what concerns one node, and the version, which covers all of it.
-func place(m *social.Mention, match *nodes.Match, at time.Time) {
+func (en *Enrichment) place(m *social.Mention, match *nodes.Match, at time.Time) {
 	m.Node, m.Via = match.Node, match.Via
 	m.Account, m.Owned, m.ByCompany = match.Account, match.Owned, match.ByCompany
 	m.Products, m.Competitors, m.Topics = match.Products, match.Competitors, match.Topics
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
-	m.Version = social.VersionOf(time.Time{}, at, contentHash(m))
+	m.Version = social.VersionOf(time.Time{}, at, en.contentHash(m))
 }
 
 // contentHash covers all of a mention but when and under which rules version it was seen: the same event sent again
 // has the same version.
-func contentHash(m *social.Mention) uint64 {
-	var h xxhash.Digest
-	h.Reset()
-	text := func(values ...string) {
-		for _, v := range values {
-			_, _ = h.WriteString(v)
-			_, _ = h.Write([]byte{0})
+func (en *Enrichment) contentHash(m *social.Mention) uint64 {
+	b := en.content[:0]
+	for _, v := range [...]string{m.Source, string(m.Kind), string(m.Via), m.Account, m.Role, m.Lang, m.Country, m.CountryMethod, m.Text} {
+		b = append(append(b, v...), 0)
+	}
+	for _, list := range [...][]string{m.Products, m.Competitors, m.Topics} {
+		for _, v := range list {
+			b = append(append(b, v...), 0)
 		}
-		_, _ = h.Write([]byte{1})
+		b = append(b, 1)
 	}
-	text(m.Source, string(m.Kind), string(m.Via), m.Account, m.Role, m.Lang, m.Country, m.CountryMethod, m.Text)
-	text(strconv.FormatBool(m.Owned), strconv.FormatBool(m.ByCompany), strconv.FormatBool(m.Bot), strconv.FormatInt(m.Followers, 10))
-	text(m.Products...)
-	text(m.Competitors...)
-	text(m.Topics...)
-	for _, k := range [...]social.Key{m.AuthorKey, m.ParentKey, m.RootKey, m.ParentAuthorKey} {
-		_, _ = h.Write(k[:])
+	b = strconv.AppendBool(b, m.Owned)
+	b = strconv.AppendBool(b, m.ByCompany)
+	b = strconv.AppendBool(b, m.Bot)
+	b = strconv.AppendInt(b, m.Followers, 10)
+	for _, k := range [...]*social.Key{&m.AuthorKey, &m.ParentKey, &m.RootKey, &m.ParentAuthorKey} {
+		b = append(b, k[:]...)
 	}
-	return h.Sum64()
+	en.content = b
+	return xxhash.Sum64(b)
 }
 
 // original seals what leads back to the author: to answer a post, somebody with the right to must find it. It is

@@ -12,13 +12,14 @@ import (
 	"polyphony/pkg/wire"
 )
 
-// outbox collects what follows from a cycle's frames: mentions by node, facts, rejects. Its memory is reused.
+// outbox collects what follows from a cycle's frames: mentions by node, originals, statements, rejects. Its memory is reused.
 type outbox struct {
-	nodes map[social.Node]*nodeBatch
-	ready []bus.Message
-	lent  [][]byte // memory of ready messages, free again at the next reset
-	free  [][]byte
-	facts []byte
+	nodes      map[social.Node]*nodeBatch
+	ready      []bus.Message
+	lent       [][]byte // memory of ready messages, free again at the next reset
+	free       [][]byte
+	statements []byte // lines
+	originals  []byte // the batch in the making
 
 	events, unmatched, mentions, rejected int
 }
@@ -41,7 +42,7 @@ func (o *outbox) reset() {
 	if o.free = append(o.free, o.lent...); len(o.free) > keptBatches {
 		o.free = o.free[:keptBatches]
 	}
-	o.ready, o.lent, o.facts = o.ready[:0], o.lent[:0], o.facts[:0]
+	o.ready, o.lent, o.statements, o.originals = o.ready[:0], o.lent[:0], o.statements[:0], nil
 	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
 }
 
@@ -90,10 +91,24 @@ func (o *outbox) close(b *nodeBatch) {
 }
 
 func (o *outbox) original(original *social.Original) {
-	o.facts = wire.AppendOriginal(o.facts, original)
+	if o.originals == nil {
+		o.originals = o.memory()[:0]
+	}
+	o.originals = wire.AppendOriginal(o.originals, original)
+	if len(o.originals) > wire.MaxBatch {
+		o.closeOriginals()
+	}
 }
 
-func (o *outbox) statement(s *social.Statement) { o.facts = wire.AppendStatement(o.facts, s) }
+func (o *outbox) closeOriginals() {
+	if len(o.originals) > 0 {
+		o.lent = append(o.lent, o.originals)
+		o.ready = append(o.ready, bus.Message{Subject: topology.OriginalsSubject, Data: o.originals})
+		o.originals = nil
+	}
+}
+
+func (o *outbox) statement(s *social.Statement) { o.statements = wire.AppendStatement(o.statements, s) }
 
 // reject keeps what could not be processed of a delivery. Its id follows from the delivery, so that a repeat of the
 // cycle stores it once.
@@ -120,9 +135,10 @@ func (o *outbox) messages() []bus.Message {
 			delete(o.nodes, node)
 		}
 	}
-	for frame, info := range wire.EncodeFrame(o.facts) {
+	o.closeOriginals()
+	for frame, info := range wire.EncodeFrame(o.statements) {
 		o.ready = append(o.ready, bus.Message{
-			Subject: topology.FactsSubject, Data: frame,
+			Subject: topology.StatementsSubject, Data: frame,
 			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)}},
 		})
 	}
