@@ -5,7 +5,7 @@
 // Run it from the checkout after `make build`; the second form is for tuning, the third for knowing what to tune:
 //
 //	go run ./e2e/bench
-//	go run ./e2e/bench --quick --events 300000
+//	go run ./e2e/bench --quick --events 300000 --matching 1
 //	go run ./e2e/bench --quick --cpuprofile /tmp/profiles && go tool pprof -top bin/polyphony /tmp/profiles/matching-100/cpu.pprof
 //
 // Where each number comes from:
@@ -53,6 +53,7 @@ type options struct {
 	timeout         time.Duration
 	profile         string
 	quick, json     bool
+	only            float64 // the one share of matching events, 0 for all of them
 
 	settle, pause time.Duration // see settleTime and idlePause; tests have less time
 }
@@ -76,6 +77,7 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long one run may take to become readable")
 	flag.StringVar(&o.profile, "cpuprofile", "", "directory for CPU profiles of the polyphony process, one directory a run")
 	flag.BoolVar(&o.quick, "quick", false, "throughput only: no bare limits, no latency, no idling")
+	flag.Float64Var(&o.only, "matching", 0, "the share of matching events, from 0 to 1; 0 measures 0.2 and then 1")
 	flag.BoolVar(&o.json, "json", false, "write the report as JSON to standard output, the tables to standard error")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -123,9 +125,16 @@ func bench(ctx context.Context, o options) error {
 	return err
 }
 
+func (o options) matching() []float64 {
+	if o.only > 0 {
+		return []float64{o.only}
+	}
+	return []float64{0.2, 1}
+}
+
 // measure fills in the report, part after part; what an error leaves out is missing from it.
 func measure(ctx context.Context, o options, dir string, r *report) error {
-	for _, matching := range []float64{0.2, 1} {
+	for _, matching := range o.matching() {
 		t, err := throughput(ctx, o, filepath.Join(dir, fmt.Sprintf("matching-%.0f", 100*matching)), matching)
 		if t != nil {
 			r.Throughput = append(r.Throughput, t)

@@ -68,7 +68,7 @@ func (r *report) limits() []limit {
 		if t.ReadableIn > 0 {
 			all = append(all, t.rate(), t.peak())
 		}
-		if t.RawToRows > 0 {
+		if t.RawToRows > 0 && t.Matching == 1 {
 			all = append(all, t.rawToRows())
 		}
 	}
@@ -142,7 +142,11 @@ func (t *throughputRun) print(w io.Writer, row func(name, format string, args ..
 		row("ingest alone: "+p.Process, "%.2f s, %.2f s per million events\tpeak %.0f MB", p.CPU, p.PerMillion, p.PeakMB)
 	}
 	if t.RawToRows > 0 {
-		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, t.rawToRows())
+		held := "other events are read too"
+		if t.Matching == 1 {
+			held = t.rawToRows().String()
+		}
+		row("raw stream to rows", "%.1f us of CPU per matching event\t%s", t.RawToRows, held)
 	}
 	if b := t.Bare; b != nil {
 		row("JetStream alone", "%.0f events/s, %.2f us of CPU per event\tend to end is %.2f of that rate", b.JetStream.PerSecond, b.JetStream.CPU, b.RateToJetStream)

@@ -223,8 +223,9 @@ type readable struct {
 	err     error
 }
 
-// lookEvery is how often ClickHouse is asked: what a look costs is far below what it measures.
-const lookEvery = 50 * time.Millisecond
+// lookEvery is how often ClickHouse is asked. A look takes milliseconds of its processor time, which the run pays for;
+// the end is noticed late by at most this, which the run pays for too.
+const lookEvery = 250 * time.Millisecond
 
 // awaitReadable asks for the number of rows, which ClickHouse knows without reading, and when there are enough, counts
 // those that the truth counts. When these are all there the clock stops and everything is compared; if that fails, such

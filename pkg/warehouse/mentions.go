@@ -83,24 +83,16 @@ type row struct {
 
 // sortRows gives the mentions in the order of mentions_store, only the highest version of each key.
 func sortRows(mentions []social.Mention) []row {
-	ranks := map[social.Node]uint32{}
-	for i := range mentions {
-		ranks[mentions[i].Node] = 0
-	}
-	nodes := make([]social.Node, 0, len(ranks))
-	for node := range ranks {
-		nodes = append(nodes, node)
-	}
-	slices.SortFunc(nodes, social.Node.Compare)
-	for i, node := range nodes {
-		ranks[node] = uint32(i)
-	}
-
+	ranks := ranksOf(mentions)
 	rows := make([]row, len(mentions))
+	var rank uint32
 	for i := range mentions {
 		m := &mentions[i]
+		if i == 0 || m.Node != mentions[i-1].Node {
+			rank = ranks[m.Node]
+		}
 		rows[i] = row{
-			node:  ranks[m.Node],
+			node:  rank,
 			lane:  laneOf(m.Via),
 			ms:    m.Time.UnixMilli(),
 			key:   halves(m.EventKey),
@@ -120,6 +112,20 @@ func sortRows(mentions []social.Mention) []row {
 		kept = append(kept, r)
 	}
 	return kept
+}
+
+// ranksOf numbers the nodes in the order of the table. Mentions come by the message, so neighbours are mostly of one node.
+func ranksOf(mentions []social.Mention) map[social.Node]uint32 {
+	ranks := map[social.Node]uint32{}
+	for i := range mentions {
+		if i == 0 || mentions[i].Node != mentions[i-1].Node {
+			ranks[mentions[i].Node] = 0
+		}
+	}
+	for i, node := range slices.SortedFunc(maps.Keys(ranks), social.Node.Compare) {
+		ranks[node] = uint32(i)
+	}
+	return ranks
 }
 
 // halves are a key's, in the order in which ClickHouse compares keys.

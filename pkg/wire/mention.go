@@ -3,11 +3,13 @@ package wire
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/segmentio/encoding/json"
 
@@ -124,7 +126,37 @@ func AppendMentionData(dst []byte, m *social.Mention) []byte {
 	return append(dst, `"}`...)
 }
 
-func appendString(dst []byte, s string) []byte { return json.AppendEscape(dst, s, 0) }
+// appendString appends s as JSON. Most strings need nothing but their quotes, which is seen eight bytes at a time.
+func appendString(dst []byte, s string) []byte {
+	if !plain(s) {
+		return json.AppendEscape(dst, s, 0)
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
+// plain tells whether s is UTF-8 without quotes, backslashes and control characters.
+func plain(s string) bool {
+	const ones, high, spaces, quotes, slashes = 0x0101010101010101, 0x8080808080808080, 0x2020202020202020, 0x2222222222222222, 0x5c5c5c5c5c5c5c5c
+	var seen uint64
+	rest := s
+	for ; len(rest) >= 8; rest = rest[8:] {
+		word := binary.LittleEndian.Uint64([]byte(rest[:8]))
+		quote, slash := word^quotes, word^slashes
+		if ((word-spaces)&^word|(quote-ones)&^quote|(slash-ones)&^slash)&high != 0 {
+			return false
+		}
+		seen |= word
+	}
+	for i := range len(rest) {
+		if c := rest[i]; c < ' ' || c == '"' || c == '\\' {
+			return false
+		}
+		seen |= uint64(rest[i])
+	}
+	return seen&high == 0 || utf8.ValidString(s)
+}
 
 func appendBool(dst []byte, name string, v bool) []byte {
 	return strconv.AppendBool(append(dst, name...), v)

@@ -208,6 +208,30 @@ func FuzzDecodersAgree(f *testing.F) {
 	})
 }
 
+// Strings are written as JSON whatever is in them, and whatever stands where in a word of eight bytes.
+func TestAppendString(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.OneOf(rapid.String(), rapid.StringMatching(`[ !-~é\x{2028}\x{80}]{0,30}`), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "s")
+		var got string
+		if err := json.Unmarshal(appendString(nil, s), &got); err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.ToValidUTF8(s, "\ufffd"); got != want && utf8.ValidString(s) || !utf8.ValidString(got) {
+			t.Fatalf("%q became %q", s, got)
+		}
+	})
+	for c := range 256 {
+		for i := range 9 {
+			s := []byte("abcdefghi")
+			s[i] = byte(c)
+			want := c >= ' ' && c != '"' && c != '\\' && c < 0x80
+			if got := plain(string(s)); got != want {
+				t.Errorf("byte %d at %d: %v", c, i, got)
+			}
+		}
+	}
+}
+
 // Times are written as the standard library writes them.
 func TestAppendTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

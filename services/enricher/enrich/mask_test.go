@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"polyphony/pkg/social"
 )
 
@@ -103,5 +105,30 @@ func BenchmarkMask(b *testing.B) {
 				m.mask(e, "DE")
 			}
 		})
+	}
+}
+
+func TestDigits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`[0-9/:é!-~\x{00}\x{b0}-\x{bf}]{0,40}`).Draw(t, "text")
+		want := 0
+		for i := range len(text) {
+			if isDigit(text[i]) {
+				want++
+			}
+		}
+		if got := digits(text); got != want {
+			t.Fatalf("%q: %d, want %d", text, got, want)
+		}
+	})
+	for c := range 256 { // beside each of its neighbours
+		text := string([]byte{byte(c), '0', byte(c), 0xff, byte(c), '9', byte(c), 0x80})
+		want := 2
+		if isDigit(byte(c)) {
+			want += 4
+		}
+		if got := digits(text); got != want {
+			t.Errorf("byte %d: %d, want %d", c, got, want)
+		}
 	}
 }
