@@ -28,8 +28,13 @@ const (
 	flushBytes = 16 << 20
 	// flushMessages is half a second of several hundred quiet nodes.
 	flushMessages = 8192
+	// factsBytes of sealed originals are some 60,000: each insert makes a part that must be merged later, and an insert
+	// of a third of the rows costs ClickHouse twice as much a row.
+	factsBytes = 12 << 20
 	// factsFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
 	factsFrames = 64
+	// rejectsBytes: rejects are few, and stored without their bytes.
+	rejectsBytes = 4 << 20
 	// factsWait: nobody waits for originals and statements as they do for metrics.
 	factsWait = 3 * time.Second
 )
@@ -81,11 +86,11 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	})
 	start("storing facts", func(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: flushBytes / 4, Messages: factsFrames, Wait: factsWait}, flush.facts)
+		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: factsBytes, Messages: factsFrames, Wait: factsWait}, flush.facts)
 	})
 	start("storing rejects", func(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: flushBytes / 4, Messages: factsFrames, Wait: factsWait}, flush.rejects)
+		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: rejectsBytes, Messages: factsFrames, Wait: factsWait}, flush.rejects)
 	})
 	start("storing rules", ag.followRules)
 	start("sealing", ag.seal)
