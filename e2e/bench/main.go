@@ -10,6 +10,7 @@
 //
 // Where each number comes from:
 //
+//   - All data stay until the end, some 15 GB: a file system may make new files slowly when many were just deleted.
 //   - Events are generated to files before anything is measured, without duplicates and bad lines, 700 bytes on average.
 //   - The clock of a run starts with the first request and stops when the rows can be read: all expected rows are counted
 //     in ClickHouse, and then, with the clock stopped, node_metrics_1h is held against the generator's truth, node by

@@ -62,7 +62,6 @@ func throughput(ctx context.Context, o options, dir string, matching float64) (*
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "events.ndjson")
 	truth, err := generateFile(ctx, o, file, o.events, matching)
 	if err != nil {

@@ -36,7 +36,7 @@ func BenchmarkInsertMentions(b *testing.B) {
 // The limit: the same rows, columns ready made, into mentions_store alone.
 func BenchmarkBareInsert(b *testing.B) {
 	bench := newInsertBench(b, 100_000)
-	err := bench.w.send(b.Context(), func(s *sender) error {
+	err := bench.w.send(b.Context(), bench.w.mentionSenders, func(s *sender) error {
 		for b.Loop() {
 			bench.next()
 			input := s.facts.input()

@@ -24,9 +24,9 @@ type sender struct {
 // maxIdle is well below the hour after which ClickHouse hangs up.
 const maxIdle = 10 * time.Minute
 
-// send lends a sender to f. A connection on which anything failed is not used again.
-func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
-	s, err := w.sender(ctx)
+// send lends a sender out of idle to f. A connection on which anything failed is not used again.
+func (w *Warehouse) send(ctx context.Context, idle chan *sender, f func(*sender) error) error {
+	s, err := w.sender(ctx, idle)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
 	}
 	s.idle = time.Now()
 	select {
-	case w.senders <- s:
+	case idle <- s:
 	default:
 		s.client.Close()
 	}
@@ -45,10 +45,10 @@ func (w *Warehouse) send(ctx context.Context, f func(*sender) error) error {
 }
 
 // sender takes an idle one or dials.
-func (w *Warehouse) sender(ctx context.Context) (*sender, error) {
-	for range cap(w.senders) {
+func (w *Warehouse) sender(ctx context.Context, idle chan *sender) (*sender, error) {
+	for range cap(idle) {
 		select {
-		case s := <-w.senders:
+		case s := <-idle:
 			if time.Since(s.idle) < maxIdle {
 				return s, nil
 			}

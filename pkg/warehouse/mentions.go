@@ -41,7 +41,7 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 	rows := sortRows(mentions)
 	hours := hoursOf(mentions, rows)
 	defer func() { w.dirty.touch(hours, time.Now()) }()
-	return w.send(ctx, func(s *sender) error {
+	return w.send(ctx, w.mentionSenders, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertLocations(ctx, mentions, chunk); err != nil {
 				return err

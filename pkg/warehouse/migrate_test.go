@@ -205,10 +205,10 @@ func TestRetry(t *testing.T) {
 func TestRetryOnTheRealServer(t *testing.T) {
 	w := start(t)
 	asked := w.conn.Exec(t.Context(), "SELECT no_such_column FROM touches")
-	sent := w.send(t.Context(), func(s *sender) error {
+	sent := w.send(t.Context(), w.recordSenders, func(s *sender) error {
 		return s.insert(t.Context(), "touches", proto.Input{{Name: "no_such_column", Data: proto.ColUInt64{1}}})
 	})
-	missing := w.send(t.Context(), func(s *sender) error {
+	missing := w.send(t.Context(), w.recordSenders, func(s *sender) error {
 		return s.insert(t.Context(), "no_such_table", proto.Input{{Name: "a", Data: proto.ColUInt64{1}}})
 	})
 	if Retry(asked) || Retry(sent) || !Retry(missing) {

@@ -28,7 +28,7 @@ func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.St
 		return err
 	}
 	rows := rowsOf(len(statements), func(i int) (int64, social.Key) { return statements[i].Time.UnixMilli(), statements[i].ObjectKey })
-	return w.send(ctx, func(s *sender) error {
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertStatements(ctx, statements, chunk); err != nil {
 				return err
@@ -123,7 +123,7 @@ func (w *Warehouse) insertOriginals(ctx context.Context, originals []social.Orig
 	rows := rowsOf(len(originals), func(i int) (int64, social.Key) {
 		return originals[i].RecordedTime.UnixMilli(), originals[i].EventKey
 	})
-	return w.send(ctx, func(s *sender) error {
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertOriginals(ctx, originals, chunk, versionOf); err != nil {
 				return err
@@ -182,7 +182,7 @@ type Reject struct {
 // InsertRejects stores rejects. Repeats are harmless.
 func (w *Warehouse) InsertRejects(ctx context.Context, rejects []Reject) error {
 	rows := rowsOf(len(rejects), func(i int) (int64, social.Key) { return rejects[i].Time.UnixMilli(), social.Key{} })
-	return w.send(ctx, func(s *sender) error {
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertRejects(ctx, rejects, chunk); err != nil {
 				return err

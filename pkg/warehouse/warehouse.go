@@ -19,10 +19,11 @@ import (
 
 // Warehouse is a pool of connections to one ClickHouse. It is safe for concurrent use.
 type Warehouse struct {
-	config  Config
-	conn    driver.Conn  // asks questions and changes the schema
-	senders chan *sender // inserts rows
-	dirty   dirtyHours
+	config Config
+	conn   driver.Conn // asks questions and changes the schema
+	// Idle senders. Each keeps the memory of the largest batch it has sent, so the two sorts do not lend to each other.
+	mentionSenders, recordSenders chan *sender
+	dirty                         dirtyHours
 }
 
 // Config says where ClickHouse is. Zero values mean the defaults named.
@@ -61,7 +62,8 @@ func Open(config Config) (*Warehouse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Warehouse{config: config, conn: conn, senders: make(chan *sender, config.Conns)}, nil
+	return &Warehouse{config: config, conn: conn,
+		mentionSenders: make(chan *sender, config.Conns), recordSenders: make(chan *sender, config.Conns)}, nil
 }
 
 // connect makes a pool; it dials on first use.
@@ -115,7 +117,10 @@ func checkServer(ctx context.Context, config Config) error {
 func (w *Warehouse) Close() error {
 	for {
 		select {
-		case s := <-w.senders:
+		case s := <-w.mentionSenders:
+			s.client.Close()
+			continue
+		case s := <-w.recordSenders:
 			s.client.Close()
 			continue
 		default:

@@ -48,7 +48,7 @@ type upSettings struct {
 }
 
 // memoryLimit makes the garbage collector work harder before the process grows past it.
-const memoryLimit = 460 << 20
+const memoryLimit = 430 << 20
 
 func (up *upCommand) Run(ctx context.Context, std streams) error {
 	debug.SetMemoryLimit(memoryLimit)
