@@ -136,7 +136,9 @@ func (o options) matching() []float64 {
 // measure fills in the report, part after part; what an error leaves out is missing from it.
 func measure(ctx context.Context, o options, dir string, r *report) error {
 	for _, matching := range o.matching() {
-		t, err := throughput(ctx, o, filepath.Join(dir, fmt.Sprintf("matching-%.0f", 100*matching)), matching)
+		runDir := filepath.Join(dir, fmt.Sprintf("matching-%.0f", 100*matching))
+		defer os.RemoveAll(runDir) // not before all runs are over
+		t, err := throughput(ctx, o, runDir, matching)
 		if t != nil {
 			r.Throughput = append(r.Throughput, t)
 		}
