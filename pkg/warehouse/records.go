@@ -210,7 +210,7 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		sequence.Append(r.Sequence)
 		position.Append(r.Index)
 	}
-	return s.insert(ctx, "rejects", proto.Input{
+	return s.insert(ctx, "rejects_store", proto.Input{
 		{Name: "time", Data: times},
 		{Name: "stage", Data: stage},
 		{Name: "code", Data: code},

@@ -169,7 +169,7 @@ func TestRejects(t *testing.T) {
 		slices.Reverse(rejects)
 	}
 	same(t, "rejects", []string{"(130,8385,'ingest')"},
-		query(t, w, "SELECT toString((count(), sum(sequence), any(stage))) FROM rejects FINAL"))
+		query(t, w, "SELECT toString((count(), sum(sequence), any(stage))) FROM rejects"))
 }
 
 func TestFreshnessNeverFallsBack(t *testing.T) {

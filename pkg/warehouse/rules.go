@@ -66,7 +66,7 @@ func (w *Warehouse) putNodes(ctx context.Context, generation uint64, rules Rules
 }
 
 func (w *Warehouse) putVersion(ctx context.Context, generation uint64, rules Rules) error {
-	return w.put(ctx, "rules (rules_version, generation, recorded_time, document)", 1, func(int) []any {
+	return w.put(ctx, "rules_store (rules_version, generation, recorded_time, document)", 1, func(int) []any {
 		return []any{rules.Version, generation, rules.RecordedTime, rules.Document}
 	})
 }

@@ -137,7 +137,7 @@ SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_typ
 
 -- Events that could not be processed. Their bytes are in the stream REJECTS: the message's sequence number, and the
 -- position within the message.
-CREATE TABLE IF NOT EXISTS rejects
+CREATE TABLE IF NOT EXISTS rejects_store
 (
     time     DateTime64(3, 'UTC'),
     stage    LowCardinality(String),
@@ -154,7 +154,7 @@ TTL toDateTime(time) + INTERVAL 90 DAY
 SETTINGS auto_statistics_types = '', ttl_only_drop_parts = 1;
 
 -- What a rules version said, and since when. A generation is the number of a change of the nodes directory.
-CREATE TABLE IF NOT EXISTS rules
+CREATE TABLE IF NOT EXISTS rules_store
 (
     rules_version String,
     generation    UInt64,
@@ -221,6 +221,14 @@ CREATE OR REPLACE VIEW nodes SQL SECURITY INVOKER AS
 SELECT division, territory, division_title, territory_title, timezone, business_units, rules_version
 FROM nodes_store FINAL
 WHERE generation = (SELECT max(generation) FROM nodes_store);
+
+CREATE OR REPLACE VIEW rules SQL SECURITY INVOKER AS
+SELECT rules_version, recorded_time, document
+FROM rules_store FINAL;
+
+CREATE OR REPLACE VIEW rejects SQL SECURITY INVOKER AS
+SELECT time, stage, code, source, detail, sequence, position
+FROM rejects_store FINAL;
 
 CREATE OR REPLACE VIEW freshness SQL SECURITY INVOKER AS
 SELECT stream, max(complete_until) AS complete_until, max(sequence) AS sequence
