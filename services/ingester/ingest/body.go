@@ -117,31 +117,35 @@ func eachLine(body []byte, yield func(int, []byte) bool) {
 	}
 }
 
-// eachElement cuts a JSON array at its top-level commas. What follows a fault is yielded as one broken element.
+// eachElement cuts a JSON array at its top-level commas. What follows a fault is yielded as one broken element: so is
+// what stands behind the array, and, empty, what is missing of an array that was cut off.
 func eachElement(body []byte, yield func(int, []byte) bool) {
 	if len(body) == 0 || body[0] != '[' {
 		yield(1, body)
 		return
 	}
 	body = bytes.TrimSpace(body[1:])
-	for n := 1; len(body) > 0 && body[0] != ']'; n++ {
-		size := elementSize(body)
-		element, rest := bytes.TrimSpace(body[:size]), body[size:]
-		closed := len(rest) > 0 && (rest[0] == ',' || rest[0] == ']')
-		if !closed {
-			element = body
-			rest = nil
-		}
-		if !yield(n, element) {
+	for n := 1; ; n++ {
+		if len(body) == 0 {
+			if n > 1 {
+				yield(n, nil)
+			}
 			return
 		}
-		if len(rest) > 0 && rest[0] == ']' {
-			break
+		if body[0] == ']' {
+			if behind := bytes.TrimSpace(body[1:]); len(behind) > 0 {
+				yield(n, behind)
+			}
+			return
 		}
-		if len(rest) > 0 {
-			rest = rest[1:]
+		size := elementSize(body)
+		if !yield(n, bytes.TrimSpace(body[:size])) || size == len(body) && !json.Valid(body) {
+			return
 		}
-		body = bytes.TrimSpace(rest)
+		if size < len(body) && body[size] == ',' {
+			size++
+		}
+		body = bytes.TrimSpace(body[size:])
 	}
 }
 
