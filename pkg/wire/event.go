@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	stdjson "encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -103,7 +104,7 @@ func (d *EventDecoder) Decode(line []byte) (*social.Event, error) {
 		return nil, err
 	}
 	raw := &d.raw
-	*raw = rawEvent{Mentions: emptied(raw.Mentions), Hashtags: raw.Hashtags[:0], Links: raw.Links[:0]}
+	*raw = rawEvent{Mentions: emptied(raw.Mentions), Hashtags: emptied(raw.Hashtags), Links: emptied(raw.Links)}
 	rest, err := json.Parse(line, raw, parseFlags|plainFlag(line))
 	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, explainParse(line)
@@ -111,16 +112,16 @@ func (d *EventDecoder) Decode(line []byte) (*social.Event, error) {
 	return d.check()
 }
 
-// emptied makes room for the next event's people. The parser leaves alone what an element does not mention, so nothing
-// of the last event's may stay. Rare long lists are let go.
-func emptied(people []rawPerson) []rawPerson {
+// emptied makes room for the next event's list. The parser leaves alone what an element does not mention, and all of
+// an element that is null, so nothing of the last event's may stay. Rare long lists are let go.
+func emptied[T any](list []T) []T {
 	const keep = 256
-	people = people[:cap(people)]
-	if len(people) > keep {
+	list = list[:cap(list)]
+	if len(list) > keep {
 		return nil
 	}
-	clear(people)
-	return people[:0]
+	clear(list)
+	return list[:0]
 }
 
 // checkShape refuses what the parser would accept or choke on: anything but an object, and deep nesting.
@@ -245,12 +246,14 @@ func (d *EventDecoder) check() (*social.Event, error) {
 
 	mentions := e.Mentions[:0]
 	for _, m := range raw.Mentions {
-		mentions = append(mentions, social.Person(m))
+		if m != (rawPerson{}) {
+			mentions = append(mentions, social.Person(m))
+		}
 	}
 	*e = social.Event{
 		Source: raw.Source, ID: raw.ID, Kind: kind, Time: at,
-		Title: raw.Title, Text: raw.Text, Lang: raw.Lang, URL: raw.URL,
-		Hashtags: raw.Hashtags, Links: raw.Links, Mentions: mentions,
+		Title: raw.Title, Text: raw.Text, Lang: language(raw.Lang), URL: raw.URL,
+		Hashtags: withoutEmpty(raw.Hashtags), Links: withoutEmpty(raw.Links), Mentions: mentions,
 		Author: social.Author{
 			ID: raw.Author.ID, Handle: raw.Author.Handle, Name: raw.Author.Name, Bio: raw.Author.Bio,
 			Location: raw.Author.Location, Country: home,
@@ -298,13 +301,57 @@ func (d *EventDecoder) counters(at time.Time) (*social.Counters, error) {
 
 // parseTime reads RFC 3339 with any offset, in either case of its letters, and cuts it to milliseconds.
 func parseTime(s string) (time.Time, bool) {
+	if t, ok := parseUpper(s); ok {
+		return t.Truncate(time.Millisecond), true
+	}
+	s = strings.ToUpper(s)
+	if t, ok := parseUpper(s); ok {
+		return t.Truncate(time.Millisecond), true
+	}
+	// The second that some days have more, 23:59:60 in UTC, is the last millisecond before it: Go's times have none.
+	const seconds = len("2006-01-02T15:04:")
+	if len(s) < seconds+2 || s[seconds:seconds+2] != "60" {
+		return time.Time{}, false
+	}
+	t, ok := parseUpper(s[:seconds] + "59" + s[seconds+2:])
+	return t.Truncate(time.Second).Add(999 * time.Millisecond), ok && t.Hour() == 23 && t.Minute() == 59
+}
+
+// parseUpper refuses what the standard library takes besides RFC 3339: an hour of one digit, a comma before the
+// fraction, offsets of 24 hours or with 60 minutes.
+func parseUpper(s string) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
-		if t, err = time.Parse(time.RFC3339Nano, strings.ToUpper(s)); err != nil {
+	const hour = len("2006-01-02T15")
+	if err != nil || s[hour] != ':' || s[hour+len(":04:05")] == ',' {
+		return time.Time{}, false
+	}
+	if s[len(s)-1] != 'Z' {
+		if offset := s[len(s)-len("07:00"):]; offset[:2] > "23" || offset[3:] > "59" {
 			return time.Time{}, false
 		}
 	}
-	return t.UTC().Truncate(time.Millisecond), true
+	return t.UTC(), true
+}
+
+// language gives a language tag, or "" for what does not look like one. It goes into public messages as it is, so it
+// must not carry whatever a sender writes there.
+func language(s string) string {
+	const longest = 35 // what RFC 5646 asks buffers to hold
+	if len(s) > longest {
+		return ""
+	}
+	for i := range len(s) {
+		c := s[i]
+		if letter := c|0x20 >= 'a' && c|0x20 <= 'z'; !letter && (i == 0 || (c < '0' || c > '9') && c != '-' && c != '_') {
+			return ""
+		}
+	}
+	return s
+}
+
+// withoutEmpty drops the elements that say nothing, null among them.
+func withoutEmpty(list []string) []string {
+	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
 }
 
 // country gives an ISO 3166-1 code in upper case; "" stays "".

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdjson "encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,89 @@ func TestDecodeEventRefuses(t *testing.T) {
 	f(`{"source":"x","kind":"post","time":"yesterday","id":"1","author":{"id":"a"}}`, social.InvalidField, "time")
 }
 
+// Times are RFC 3339 and nothing besides.
+func TestParseTime(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		got := ""
+		if at, ok := parseTime(text); ok {
+			got = at.Format("2006-01-02T15:04:05.000Z07:00")
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	f("2026-05-25T14:23:28Z", "2026-05-25T14:23:28.000Z")
+	f("2026-05-25t14:23:28.7579+02:00", "2026-05-25T12:23:28.757Z")
+	f("2026-05-25T14:23:28-23:59", "2026-05-26T14:22:28.000Z")
+	f("2026-05-25T14:23:28.123456789012Z", "2026-05-25T14:23:28.123Z")
+	f("2026-05-25T1:23:45Z", "")
+	f("2026-05-25T14:23:28,5Z", "")
+	f("2026-05-25T14:23:28.Z", "")
+	f("2026-05-25T14:23:28+24:00", "")
+	f("2026-05-25T14:23:28+01:60", "")
+	f("2026-05-25T14:23:28+0100", "")
+	f("2026-05-25T24:00:00Z", "")
+	f("2026-02-29T14:23:28Z", "")
+	f("2026-05-25 14:23:28Z", "")
+	f("2026-05-25T14:23:28", "")
+	f("2026-05-25T14:23:28Z ", "")
+	f("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999Z")
+	f("2016-12-31t23:59:60.25z", "2016-12-31T23:59:59.999Z")
+	f("2017-01-01T05:29:60+05:30", "2016-12-31T23:59:59.999Z")
+	f("2016-12-31T23:58:60Z", "")
+	f("2016-12-31T23:59:60+01:00", "")
+	f("2016-12-31T23:59:61Z", "")
+	f("2016-12-31T23:59:60,5Z", "")
+}
+
+// What does not look like a language tag does not pass for one: it would stand in public messages.
+func TestLanguage(t *testing.T) {
+	f := func(tag, want string) {
+		t.Helper()
+		var d EventDecoder
+		line, _ := stdjson.Marshal(map[string]any{"id": "1", "source": "x", "kind": "post", "time": "2026-05-25T14:23:28Z", "author": map[string]string{"id": "a"}, "lang": tag})
+		e, err := d.Decode(line)
+		if err != nil {
+			t.Fatalf("%q: %v", tag, err)
+		}
+		if e.Lang != want {
+			t.Errorf("%q is %q, want %q", tag, e.Lang, want)
+		}
+	}
+	for _, tag := range []string{"", "de", "pt_BR", "zh-Hans-CN", "DE", "de-CH-1996", "x-klingon", "de-" + strings.Repeat("a", 32)} {
+		f(tag, tag)
+	}
+	for _, tag := range []string{"jane.doe@example.com", "x\n]", "4de", "-de", "de ", "dé", "@de", "[de", "de{", "de-" + strings.Repeat("a", 33)} {
+		f(tag, "")
+	}
+}
+
+// A refused event still says whose it is, whatever is wrong with it, and never anything but a name.
+func TestSourceOf(t *testing.T) {
+	f := func(line, want string) {
+		t.Helper()
+		if got := SourceOf([]byte(line)); got != want {
+			t.Errorf("%.100s: %q, want %q", line, got, want)
+		}
+	}
+	f(`{"id":5,"source":"x"}`, "x")
+	f(`{"author":{"source":"y"},"text":"\"source\":\"z\"","source" : "x"`, "x")
+	f(`{"list":["source",{"source":"y"}],"source":"x","broken`, "x")
+	f(`{"text":"}}\\","source":"x"}`, "x")
+	f("{\"text\":\"\xff\",\"source\":\"x-2\"}", "x-2")
+	f(`{"source":"x","text":"`+strings.Repeat("x", MaxEvent)+`"}`, "x")
+	f(`{"source":"x","deep":`+strings.Repeat("[", 100_000), "x")
+	f(`{"source":"a2345678901234567890123456789012"}`, "a2345678901234567890123456789012")
+	f(`{"source":"a23456789012345678901234567890123"}`, "")
+	f(`{"text":"source","kind":"x"}`, "")
+	f(`{"text":"`+strings.Repeat("x", MaxEvent)+`","source":"x"}`, "")
+	for _, bad := range []string{``, `{`, `null`, `{"source"`, `{"source":`, `{"source":"`, `{"source":"x`, `{"source":"x\"`, `{"source":5}`, `{"source":null}`,
+		`{"source":""}`, `{"source":"jane.doe@example.com"}`, `{"source":"X"}`, `{"source" "x"}`, `[{"source":"x"}]`} {
+		f(bad, "")
+	}
+}
+
 // The details of a refusal go into answers and tables: they must not carry what the event says.
 func TestDecodeEventRefusalsCarryNoValues(t *testing.T) {
 	for _, line := range []string{
@@ -172,6 +256,9 @@ func FuzzDecodeEvent(f *testing.F) {
 			if !errors.As(err, &bad) {
 				t.Fatalf("not a refusal: %v", err)
 			}
+			if source := SourceOf(line); source != "" && !social.ValidName(source) {
+				t.Fatalf("%q is no source", source)
+			}
 			return
 		}
 		if !stdjson.Valid(line) {
@@ -223,4 +310,51 @@ func TestEventsDoNotMix(t *testing.T) {
 			t.Errorf("after %.60s: %v\n%s", before, err, diff)
 		}
 	}
+}
+
+// What a decoder decoded before makes no difference, whatever is null or missing.
+func TestUsedDecoderIsAsGoodAsNew(t *testing.T) {
+	word := rapid.SampledFrom([]string{`"a"`, `"b"`, `""`, `null`, `null`})
+	var used EventDecoder
+	rapid.Check(t, func(t *rapid.T) {
+		text := func(name string) string { return word.Draw(t, name) }
+		list := func(name string, element func(string) string) string {
+			if rapid.Bool().Draw(t, name+" is null") {
+				return "null"
+			}
+			var elements []string
+			for range rapid.IntRange(0, 12).Draw(t, name) {
+				elements = append(elements, element(name))
+			}
+			return "[" + strings.Join(elements, ",") + "]"
+		}
+		person := func(name string) string {
+			return rapid.SampledFrom([]string{"null", "{}", `{"id":null}`, `{"handle":"h"}`, `{"id":"p","handle":null}`, `{"id":"q","handle":"i"}`, "5"}).Draw(t, name)
+		}
+		fields := []string{`"id":"1"`, `"source":"x"`, `"kind":"post"`, `"time":"2026-05-25T14:23:28Z"`, `"author":{"id":"a","handle":` + text("handle") + `,"bot":null}`}
+		for _, field := range []struct{ name, value string }{
+			{"text", text("text")}, {"title", text("title")}, {"lang", text("lang")}, {"url", text("url")}, {"account", text("account")},
+			{"in_reply_to", rapid.SampledFrom([]string{"null", `{"id":null}`, `{"id":"r"}`, `{"author_id":"s"}`}).Draw(t, "reply")},
+			{"place", rapid.SampledFrom([]string{"null", `{"country":null}`, `{"country":"DE"}`}).Draw(t, "place")},
+			{"counters", rapid.SampledFrom([]string{"null", `{"likes":null}`, `{"likes":1}`, `{"views":2,"observed_at":null}`}).Draw(t, "counters")},
+			{"mentions", list("mentions", person)}, {"hashtags", list("hashtags", text)}, {"links", list("links", text)},
+		} {
+			if rapid.Bool().Draw(t, field.name) {
+				fields = append(fields, `"`+field.name+`":`+field.value)
+			}
+		}
+		line := []byte("{" + strings.Join(rapid.Permutation(fields).Draw(t, "order"), ",") + "}")
+		var fresh EventDecoder
+		want, wantErr := fresh.Decode(line)
+		got, err := used.Decode(line)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%s: %v, want %v", line, err, wantErr)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err == nil && diff != "" {
+			t.Fatalf("%s\n%s", line, diff)
+		}
+		if err == nil && (slices.Contains(got.Hashtags, "") || slices.Contains(got.Links, "") || slices.Contains(got.Mentions, social.Person{})) {
+			t.Fatalf("%s has empty elements: %v", line, got)
+		}
+	})
 }

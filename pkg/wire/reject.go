@@ -26,6 +26,56 @@ type Reject struct {
 	Bytes        []byte      `json:"-"`
 }
 
+// SourceOf is the source that a refused event names, "" when it names none that is valid. It looks for the field only,
+// so it finds it in text that is no JSON, too large or nested too deep as well.
+func SourceOf(line []byte) string {
+	const field = `"source"`
+	line = line[:min(len(line), MaxEvent)] // 16 of these are a millisecond each, and no event is longer
+	for depth, i := 0, 0; i < len(line); i++ {
+		switch line[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			if depth == 1 && bytes.HasPrefix(line[i:], []byte(field)) {
+				if name, ok := nameAfterColon(line[i+len(field):]); ok {
+					return name
+				}
+			}
+			i += stringSize(line[i:]) - 1
+		}
+	}
+	return ""
+}
+
+// nameAfterColon reads `: "name"`; ok when that is what stands there and the name is a valid one.
+func nameAfterColon(b []byte) (name string, ok bool) {
+	b, ok = bytes.CutPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte(":"))
+	if b = bytes.TrimLeft(b, " \t\r\n"); !ok || len(b) < 2 || b[0] != '"' {
+		return "", false
+	}
+	size := stringSize(b)
+	if b[size-1] != '"' || size > social.MaxName+2 {
+		return "", false
+	}
+	name = string(b[1 : size-1])
+	return name, social.ValidName(name)
+}
+
+// stringSize is the size of the JSON string at the start of b with its quotes, of all of b when it does not end.
+func stringSize(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
 // AppendReject appends r to a frame of rejects that is to be compressed as one: rejects are not split by lines.
 func AppendReject(dst []byte, r *Reject) []byte {
 	kept := r.Bytes
