@@ -178,15 +178,15 @@ func nesting(b []byte) int {
 
 // explainParse finds out what the fast parser disliked: the text is no JSON, or a field has another type.
 func explainParse(line []byte) error {
+	if !stdjson.Valid(line) {
+		return invalid(social.InvalidJSON, "not a JSON object on its own")
+	}
 	var e rawEvent
 	err := stdjson.Unmarshal(line, &e)
 	var wrong *stdjson.UnmarshalTypeError
-	switch {
-	case errors.As(err, &wrong):
+	if errors.As(err, &wrong) {
 		kind, _, _ := strings.Cut(wrong.Value, " ") // what follows "number" is the number itself
 		return invalid(social.InvalidField, wrong.Field+": a JSON "+kind+" does not fit")
-	case err != nil:
-		return invalid(social.InvalidJSON, "not a JSON object on its own")
 	}
 	return invalid(social.InvalidJSON, "unusual JSON")
 }

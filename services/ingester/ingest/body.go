@@ -10,6 +10,7 @@ import (
 	"iter"
 	"mime"
 	"net/http"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -17,28 +18,116 @@ import (
 // errEncoding says that the body is compressed in a way we do not read.
 var errEncoding = errors.New("unknown content encoding")
 
-// maxWindow bounds what a zstd stream may make its reader allocate; the standard's own recommendation is 8 MiB.
-const maxWindow = 8 << 20
+// maxWindow is the largest that the zstd format's own tools can write. It costs nothing: a body is decompressed in one
+// piece, which is its own window.
+const maxWindow = 2 << 30
 
-// decompress wraps a body by its Content-Encoding. What comes out is bounded by the reader of it.
-func decompress(encoding string, body io.Reader) (io.Reader, func(), error) {
-	switch encoding {
-	case "", "identity":
-		return body, func() {}, nil
-	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading gzip: %w", err)
+// maxBlock is how large the blocks of a zstd frame may be, decompressed.
+const maxBlock = 128 << 10
+
+// encodingOf is how a body is compressed: "", "gzip" or "zstd".
+func encodingOf(header http.Header) (string, error) {
+	encoding := ""
+	for one := range strings.SplitSeq(strings.ToLower(strings.Join(header.Values("Content-Encoding"), ",")), ",") {
+		switch one = strings.TrimSpace(one); {
+		case one == "" || one == "identity":
+		case encoding != "":
+			return "", errEncoding
+		case one == "gzip" || one == "x-gzip":
+			encoding = "gzip"
+		case one == "zstd":
+			encoding = one
+		default:
+			return "", errEncoding
 		}
-		return z, func() { _ = z.Close() }, nil
-	case "zstd":
-		z, err := zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading zstd: %w", err)
-		}
-		return z, z.Close, nil
 	}
-	return nil, nil, errEncoding
+	return encoding, nil
+}
+
+// read reads and decompresses a body into buffer, taking all its copies from the budget as it grows. held is to be
+// released.
+func (b *budget) read(buffer []byte, w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
+	limited := http.MaxBytesReader(w, r.Body, maxBody+1)
+	encoding, err := encodingOf(r.Header)
+	if err != nil {
+		return buffer, 0, err
+	}
+	switch encoding {
+	case "gzip":
+		z, err := gzip.NewReader(limited)
+		if err != nil {
+			return buffer, 0, fmt.Errorf("reading gzip: %w", err)
+		}
+		return b.readAll(buffer, z)
+	case "zstd":
+		packed, held, err := b.readAll(nil, limited)
+		defer b.release(held)
+		if err != nil {
+			return buffer, 0, err
+		}
+		return b.unzstd(buffer, packed)
+	}
+	return b.readAll(buffer, limited)
+}
+
+func (b *budget) readAll(buffer []byte, reader io.Reader) (body []byte, held int64, err error) {
+	const step = 64 << 10
+	for {
+		if copies*int64(len(buffer)) >= held {
+			if !b.take(copies * step) {
+				return buffer, held, errBusy
+			}
+			held += copies * step
+		}
+		if cap(buffer)-len(buffer) < step/2 {
+			buffer = append(make([]byte, 0, 2*cap(buffer)+step), buffer...)
+		}
+		n, err := reader.Read(buffer[len(buffer):min(cap(buffer), int(held/copies))])
+		buffer = buffer[:len(buffer)+n]
+		var tooLarge *http.MaxBytesError
+		switch {
+		case len(buffer) > maxBody, errors.As(err, &tooLarge):
+			return buffer, held, errTooLarge
+		case err == io.EOF:
+			return buffer, held, nil
+		case err != nil:
+			return buffer, held, err
+		}
+	}
+}
+
+// unzstd decompresses into buffer, made larger as long as it does not suffice. A stream's reader would allocate the
+// window that the sender declares, however small the body.
+func (b *budget) unzstd(buffer, packed []byte) (body []byte, held int64, err error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		return buffer, 0, fmt.Errorf("reading zstd: %w", err)
+	}
+	defer z.Close()
+	for size := 8*len(packed) + 64<<10; ; size *= 4 {
+		size = min(size, maxBody+1)
+		if grow := copies*int64(size) - held; !b.take(grow) {
+			return buffer, held, errBusy
+		}
+		held = copies * int64(size)
+		if cap(buffer) < size {
+			buffer = make([]byte, 0, size)
+		}
+		body, err := z.DecodeAll(packed, buffer[:0:size])
+		// Where the size stands nowhere, the block that does not fit looks like a bad one.
+		full := errors.Is(err, zstd.ErrDecoderSizeExceeded) || err != nil && len(body)+maxBlock > size
+		switch {
+		case full && size <= maxBody:
+			continue
+		case full, len(body) > maxBody:
+			return buffer, held, errTooLarge
+		case errors.Is(err, zstd.ErrWindowSizeExceeded):
+			return buffer, held, errors.New("its zstd window is over 2 GiB: compress with --long=31 or less")
+		case err != nil:
+			return buffer, held, fmt.Errorf("reading zstd: %w", err)
+		}
+		return body, held, nil
+	}
 }
 
 // form is how the events lie in a body.
@@ -71,7 +160,7 @@ func formOf(header http.Header, body []byte) (form, error) {
 	switch {
 	case header.Get("ce-specversion") != "":
 		return object, nil
-	case body[0] == '[':
+	case body[0] == '[' && !linesAfterBracket(body):
 		return array, nil
 	}
 	if first, _, more := bytes.Cut(body, []byte("\n")); more && !json.Valid(first) && json.Valid(body) {
@@ -81,6 +170,36 @@ func formOf(header http.Header, body []byte) (form, error) {
 		return 0, errors.New("want events as NDJSON, a JSON array or one JSON object")
 	}
 	return lines, nil
+}
+
+// linesAfterBracket tells NDJSON whose first line happens to begin with a bracket from an array, be that cut off or
+// with bad elements: a line is an object of its own though the line before it says nothing that an element may follow,
+// which is a comma, or the opening bracket of an array. A good line is so never lost to a bad first one.
+func linesAfterBracket(body []byte) bool {
+	var before []byte // the last line that is not empty
+	for line := range bytes.Lines(body) {
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		if line[0] == '{' && len(before) > 0 && !opensElement(before) && json.Valid(line) {
+			return true
+		}
+		before = line
+	}
+	return false
+}
+
+// opensElement reports whether a value may follow the line in JSON: after a comma, a colon, or a bracket that stands
+// alone or after a colon.
+func opensElement(line []byte) bool {
+	switch last := len(line) - 1; line[last] {
+	case ',', ':':
+		return true
+	case '[':
+		line = bytes.TrimSpace(line[:last])
+		return len(line) == 0 || line[len(line)-1] == ':'
+	}
+	return false
 }
 
 // trimBody takes off white space and the byte order mark that some editors write.

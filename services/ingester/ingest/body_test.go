@@ -43,6 +43,17 @@ func TestEvents(t *testing.T) {
 	f(plain, `[{"a":1} `, `1:{"a":1}`, `2:`)
 	f(plain, `[{"a":1}] x`, `1:{"a":1}`, `2:x`)
 	f(plain, `[`)
+	good := `{"id":"1"}`
+	f(plain, "[oops\n"+good+"\n"+good, "1:[oops", "2:"+good, "3:"+good)
+	f("", "[1]\n"+good+"\r\n\n"+good+"\n", "1:[1]", "2:"+good, "4:"+good)
+	f("", "[oops\""+"\n"+good, "1:[oops\"", "2:"+good)
+	f("", "[[{\n"+good, "1:[[{", "2:"+good)
+	f("", "[oops,\n"+good+"\n"+good, "1:[oops,", "2:"+good, "3:"+good)
+	f("", "["+good+"]\n"+good, "1:["+good+"]", "2:"+good)
+	f(plain, "[\n"+good+",\n\n"+good+"\n]", "1:"+good, "2:"+good)
+	f(plain, "[\n"+good+"\n, "+good+"\n]", "1:"+good, "2:"+good)
+	f(plain, "["+good+",\n"+good+",\n{", "1:"+good, "2:"+good, "3:{")
+	f(plain, "[{\"a\":\n{\"b\":1}\n,\"mentions\": [\n{\"c\":1}\n]},\n{oops}]", `1:{"a":{"b":1},"mentions":[{"c":1}]}`, "2:{oops}")
 	f(plain, `[{"a":1} {"b":1}]`, `1:{"a":1} {"b":1}`)
 	f("application/cloudevents+json", `{"specversion":"1.0","data":{"a":1}}`, `1:{"a":1}`)
 	f("application/cloudevents+json; charset=utf-8", `{"data_base64":"eyJhIjoxfQ=="}`, `1:{"a":1}`)
@@ -66,6 +77,7 @@ func FuzzEvents(f *testing.F) {
 	f.Add("application/json", []byte(`[{"a":1},{"b":"]"}]`))
 	f.Add("application/cloudevents-batch+json", []byte(`[{"data":{"a":1}}]`))
 	f.Add("", []byte("{\n}\n{"))
+	f.Add("", []byte("[1]\n{}\n[{\n{}"))
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		form, err := formOf(http.Header{"Content-Type": {contentType}}, body)
 		if err != nil {

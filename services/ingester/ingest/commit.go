@@ -51,12 +51,12 @@ func (s *submission) size() int { return s.sources.size + s.rejects.size }
 
 // accept copies an event's line into the batch of its source.
 func (s *submission) accept(source string, event []byte) {
-	s.sources.add(source, maxBody+1, func(content []byte) []byte { return append(append(content, event...), '\n') })
+	s.sources.add(source, maxBody+1, 1, func(content []byte) []byte { return append(append(content, event...), '\n') })
 }
 
-// reject copies a reject into the batch of its code.
-func (s *submission) reject(r *wire.Reject) {
-	s.rejects.add(string(r.Code), rejectFrame, func(content []byte) []byte { return wire.AppendReject(content, r) })
+// reject copies a reject, of so many events, into the batch of its code.
+func (s *submission) reject(r *wire.Reject, events int) {
+	s.rejects.add(string(r.Code), rejectFrame, events, func(content []byte) []byte { return wire.AppendReject(content, r) })
 }
 
 // rejectFrame is when a frame of rejects takes no more: with a last one of the greatest size it still fits the bound
@@ -75,9 +75,9 @@ func (bs *batches) reset() {
 	clear(bs.last)
 }
 
-// add lets write append one event to the batch of a name with room below limit, begun in memory that an earlier use
+// add lets write append events to the batch of a name with room below limit, begun in memory that an earlier use
 // left behind when there is none.
-func (bs *batches) add(name string, limit int, write func([]byte) []byte) {
+func (bs *batches) add(name string, limit, events int, write func([]byte) []byte) {
 	at, ok := bs.last[name]
 	if !ok || len(bs.list[at].content) >= limit {
 		at = bs.begin(name)
@@ -85,7 +85,7 @@ func (bs *batches) add(name string, limit int, write func([]byte) []byte) {
 	b := &bs.list[at]
 	before := len(b.content)
 	b.content = write(b.content)
-	b.events++
+	b.events += events
 	bs.size += len(b.content) - before
 }
 

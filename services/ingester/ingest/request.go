@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,10 +24,13 @@ const (
 	// maxListed bounds the rejects listed in an answer; all of them are stored.
 	maxListed = 10_000
 	// maxOverhead bounds what the rejects of one request take beyond their own bytes, up to 190 each: a body's worth has
-	// room for all of the largest body when its events are posts, and no room for something that is no NDJSON.
+	// room for all of the largest body when its events are posts. The short lines behind it share rejects.
 	maxOverhead = maxBody
-	// maxSources bounds the sources in one request: each is a message of its own, and nobody follows a thousand networks.
-	maxSources = 1000
+	// maxShared is when a reject takes no more lines.
+	maxShared = 64 << 10
+	// maxSources is how many sources of a request are stored at once: each takes some hundred bytes, and is a message of
+	// its own, of which a group can publish ten times as many in its time. Nobody follows a thousand networks.
+	maxSources = 4096
 	// maxHeld bounds what all requests hold between their first byte and their answer: four of the largest. Memory that
 	// grows takes up to twice that for a while.
 	maxHeld = 192 << 20
@@ -79,11 +82,16 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 	defer keepJudge(j)
 	j.begin(time.Now().UTC(), rules.Company().Lateness, grant)
 	for line, event := range form.events(body) {
-		if err := j.take(line, event); err != nil {
-			in.refuse(w, http.StatusBadRequest, err.Error())
-			return
+		j.take(line, event)
+		if len(j.sources.list) == maxSources {
+			if err := in.commits.commit(&submission{sources: j.sources}); err != nil {
+				in.refuseCommit(w, err)
+				return
+			}
+			j.sources = batches{}
 		}
 	}
+	j.end()
 	if j.accepted == 0 && j.refused == 0 {
 		in.refuse(w, http.StatusBadRequest, "no event in the body")
 		return
@@ -166,17 +174,24 @@ type judge struct {
 	refused  int
 	rows     []rejectedRow
 	overhead int // bytes that rejects take beyond their own
+	shared   []sharedReject
 	submission
+}
+
+// sharedReject is a reject for several lines of one code.
+type sharedReject struct {
+	wire.Reject // of the first of them
+	lines       int
 }
 
 func (j *judge) begin(now time.Time, lateness time.Duration, g grant) {
 	j.now, j.lateness, j.grant = now, lateness, g
-	j.accepted, j.refused, j.rows, j.overhead = 0, 0, []rejectedRow{}, 0
+	j.accepted, j.refused, j.rows, j.overhead, j.shared = 0, 0, []rejectedRow{}, 0, nil
 	j.submission.reset()
 }
 
-// take judges one event. Its bytes go into the submission either way. An error refuses the request as a whole.
-func (j *judge) take(line int, event []byte) error {
+// take judges one event. Its bytes go into the submission either way.
+func (j *judge) take(line int, event []byte) {
 	e, err := j.decoder.Decode(event)
 	if err == nil && !j.grant.allows(e.Source) {
 		err = &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
@@ -187,10 +202,7 @@ func (j *judge) take(line int, event []byte) error {
 	if err == nil {
 		j.accepted++
 		j.submission.accept(e.Source, event)
-		if len(j.sources.list) > maxSources {
-			return fmt.Errorf("more than %d sources in one request: send it in parts", maxSources)
-		}
-		return nil
+		return
 	}
 	var bad *social.Invalid
 	if !errors.As(err, &bad) {
@@ -203,14 +215,51 @@ func (j *judge) take(line int, event []byte) error {
 	source := ""
 	if e != nil {
 		source = e.Source
+	} else {
+		source = wire.SourceOf(event)
+	}
+	r := wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event}
+	if j.overhead > maxOverhead && len(event) < maxShared {
+		j.share(r)
+		return
 	}
 	before := j.rejects.size
-	j.submission.reject(&wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event})
-	if j.overhead += max(0, j.rejects.size-before-len(event)); j.overhead > maxOverhead {
-		first := j.rows[0]
-		return fmt.Errorf("too many bad lines: is this NDJSON? The first is line %d: %s, %s", first.Line, first.Code, first.Detail)
+	j.submission.reject(&r, 1)
+	j.overhead += max(0, j.rejects.size-before-len(event))
+}
+
+// share adds a bad line to those of its code, so that a body of nothing else takes no multiple of its size.
+func (j *judge) share(r wire.Reject) {
+	at := slices.IndexFunc(j.shared, func(s sharedReject) bool { return s.Code == r.Code })
+	if at < 0 {
+		r.Bytes = slices.Clone(r.Bytes)
+		j.shared = append(j.shared, sharedReject{r, 1})
+		return
 	}
-	return nil
+	s := &j.shared[at]
+	if s.Source != r.Source {
+		s.Source = ""
+	}
+	s.lines++
+	if s.Bytes = append(append(s.Bytes, '\n'), r.Bytes...); len(s.Bytes) >= maxShared {
+		j.rejectShared(s)
+		j.shared = slices.Delete(j.shared, at, at+1)
+	}
+}
+
+func (j *judge) rejectShared(s *sharedReject) {
+	if s.lines > 1 {
+		s.Detail = fmt.Sprintf("%d lines, the first: %s", s.lines, s.Detail)
+	}
+	j.submission.reject(&s.Reject, s.lines)
+}
+
+// end is to be called after the last event.
+func (j *judge) end() {
+	for i := range j.shared {
+		j.rejectShared(&j.shared[i])
+	}
+	j.shared = nil
 }
 
 // CheckTime holds the times of an event, and of its counters, against the clock: its verdict is given once, at
@@ -255,37 +304,5 @@ var (
 	errBusy     = errors.New("over the budget")
 	errTooLarge = errors.New("body too large")
 )
-
-// read reads and decompresses a body into buffer, taking all its copies from the budget as it grows. held is to be released.
-func (b *budget) read(buffer []byte, w http.ResponseWriter, r *http.Request) (body []byte, held int64, err error) {
-	const step = 64 << 10
-	reader, stop, err := decompress(r.Header.Get("Content-Encoding"), http.MaxBytesReader(w, r.Body, maxBody+1))
-	if err != nil {
-		return buffer, 0, err
-	}
-	defer stop()
-	for {
-		if copies*int64(len(buffer)) >= held {
-			if !b.take(copies * step) {
-				return buffer, held, errBusy
-			}
-			held += copies * step
-		}
-		if cap(buffer)-len(buffer) < step/2 {
-			buffer = append(make([]byte, 0, 2*cap(buffer)+step), buffer...)
-		}
-		n, err := reader.Read(buffer[len(buffer):min(cap(buffer), int(held/copies))])
-		buffer = buffer[:len(buffer)+n]
-		var tooLarge *http.MaxBytesError
-		switch {
-		case len(buffer) > maxBody, errors.As(err, &tooLarge):
-			return buffer, held, errTooLarge
-		case err == io.EOF:
-			return buffer, held, nil
-		case err != nil:
-			return buffer, held, err
-		}
-	}
-}
 
 func (b *budget) release(held int64) { b.held.Add(-held) }
