@@ -137,6 +137,8 @@ func TestSend(t *testing.T) {
 	f("", "accepted 0, rejected 0\n", "", blank)
 	f("", "accepted 2, rejected 0\n", "", two)
 	f("", "accepted 4, rejected 1\n", mixed+":3: invalid_json: want a JSON object\n", two, mixed, empty)
+	huge := file("huge", good("6")+"\n"+strings.Repeat("x", 17<<20)+"\n"+good("7")+"\n{}\n")
+	f("", "accepted 2, rejected 2\n", huge+":2: too_large: event over 1 MiB; not sent\n"+huge+":4: missing_field: source\n", huge)
 	f(good("5")+"\n", "accepted 1, rejected 0\n", "", "-")
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"polyphony/pkg/social"
 )
@@ -15,6 +16,7 @@ func (r *Rules) check(lexicons map[string]bool) Faults {
 		c.faults = append(c.faults, Fault{File: "company.yaml", Message: "missing: every nodes directory has one, with at least the line \"company: NAME\""})
 	} else {
 		c.lexicons(lexicons)
+		c.retention()
 	}
 	c.names()
 	for _, d := range r.divisions {
@@ -46,6 +48,20 @@ func (c *checker) lexicons(files map[string]bool) {
 			c.fault(c.rules.company.doc, "safety.lexicons."+lang, "there is no file %q in the nodes directory, where lexicons stand in safety/%s", name, didYouMean(name, names))
 		}
 	}
+}
+
+// retention checks that what is accepted is also kept: mentions older than their retention are dropped before they count.
+func (c *checker) retention() {
+	company := c.rules.company
+	if company.Lateness <= company.Privacy.Retain.Mentions {
+		return
+	}
+	path := "lateness"
+	if _, written := company.doc.places[path]; !written {
+		path = "privacy.retain.mentions"
+	}
+	c.fault(company.doc, path, "mentions are kept for %dh, but events may be %dh late, of which the older ones would never count: set lateness to %[1]dh or privacy.retain.mentions to %[2]dh",
+		company.Privacy.Retain.Mentions/time.Hour, (company.Lateness+time.Hour-1)/time.Hour)
 }
 
 // names checks that an id is given once; the second file gets the fault.

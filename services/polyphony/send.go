@@ -19,6 +19,8 @@ import (
 	"golang.org/x/term"
 
 	"polyphony/pkg/service"
+	"polyphony/pkg/social"
+	"polyphony/pkg/wire"
 )
 
 const (
@@ -97,16 +99,16 @@ func (c *client) sendFile(ctx context.Context, name string) error {
 	}
 	bar := progress(c.std.err, size, name)
 	defer func() { _ = bar.Close() }()
-	reader := bufio.NewReaderSize(in, sendBytes)
+	reader := bufio.NewReaderSize(in, 64<<10)
 	for line := 1; ; {
-		piece, err := readLines(reader)
+		piece, read, err := c.readLines(reader, name, line)
 		if len(piece) > 0 {
 			if err := c.post(ctx, piece, name, line); err != nil {
 				return err
 			}
 			line += bytes.Count(piece, []byte{'\n'})
-			_ = bar.Add(len(piece))
 		}
+		_ = bar.Add(read)
 		if err == io.EOF {
 			return nil
 		}
@@ -125,17 +127,32 @@ func progress(w io.Writer, size int64, name string) *progressbar.ProgressBar {
 	return progressbar.DefaultBytes(size, name)
 }
 
-// readLines gives about sendBytes of whole lines; the last may lack its newline.
-func readLines(r *bufio.Reader) ([]byte, error) {
-	var piece []byte
-	for len(piece) < sendBytes {
-		line, err := r.ReadBytes('\n')
-		piece = append(piece, line...)
+// readLines gives about sendBytes of whole lines, of which the last may lack its newline, and how much was read. A line
+// that no ingester accepts for its size is rejected here and leaves an empty one: it would cost its neighbours theirs.
+func (c *client) readLines(r *bufio.Reader, name string, line int) (piece []byte, read int, err error) {
+	for ; len(piece) < sendBytes; line++ {
+		start, tooLarge := len(piece), false
+		for {
+			var part []byte
+			part, err = r.ReadSlice('\n')
+			read += len(part)
+			piece = append(piece, part...)
+			if len(bytes.TrimRight(piece[start:], "\r\n")) > wire.MaxEvent {
+				piece, tooLarge = piece[:start], true
+			}
+			if !errors.Is(err, bufio.ErrBufferFull) {
+				break
+			}
+		}
+		if tooLarge {
+			piece = append(piece[:start], '\n')
+			c.reject(name, line, string(social.TooLarge), "event over 1 MiB; not sent")
+		}
 		if err != nil {
-			return piece, err
+			return piece, read, err
 		}
 	}
-	return piece, nil
+	return piece, read, nil
 }
 
 // post sends a piece until it is answered for good. Repeats are harmless, so every doubt means sending again.
@@ -191,11 +208,16 @@ func (c *client) count(body []byte, name string, firstLine int) error {
 		return backoff.Permanent(errors.New("the answer is no ingester's: is the address right?"))
 	}
 	for _, r := range answer.Rejected {
-		if c.rejected++; c.rejected <= shownRejects {
-			fmt.Fprintf(c.std.err, "%s:%d: %s: %s\n", name, firstLine+r.Line-1, r.Code, r.Detail)
-		}
+		c.reject(name, firstLine+r.Line-1, r.Code, r.Detail)
 	}
 	c.rejected += answer.NotListed
 	c.accepted += answer.Accepted
 	return nil
+}
+
+// reject counts a reject and tells of the first ones.
+func (c *client) reject(name string, line int, code, detail string) {
+	if c.rejected++; c.rejected <= shownRejects {
+		fmt.Fprintf(c.std.err, "%s:%d: %s: %s\n", name, line, code, detail)
+	}
 }

@@ -64,6 +64,10 @@ func (t *tryCommand) Run(std streams) error {
 	trial := &trial{rules: rules, matcher: rules.Matcher(), enrichment: enrich.NewEnrichment(keyer), explain: t.Explain}
 	out := bufio.NewWriter(std.out)
 	reader := bufio.NewReaderSize(in, 64<<10)
+	const mark = "\xef\xbb\xbf" // a byte order mark is no part of the first event, for the ingester neither
+	if start, _ := reader.Peek(len(mark)); string(start) == mark {
+		_, _ = reader.Discard(len(mark))
+	}
 	for {
 		line, err := reader.ReadBytes('\n')
 		if line = bytes.TrimSpace(line); len(line) > 0 {
