@@ -133,7 +133,7 @@ func TestSchemasAndLoaderAgree(t *testing.T) {
 	f("company", "company: a\nprivacy: {suppress_below: -1}\n", false)
 	f("company", "company: a\nprivacy: {suppress_below: 5000}\n", false)
 	f("company", "company: a\nprivacy: {retain: {emails: 1h}}\n", false)
-	f("company", "company: a\nprivacy: {retain: {raw: 1h, text: 010h, mentions: 1d, metrics: 876000h}}\n", true)
+	f("company", "company: a\nprivacy: {retain: {raw: 1h, text: 010h, mentions: 1d, metrics: 876000h}}\nlateness: 1d\n", true)
 	for _, bad := range []string{"30m", "90m", "60m", "1h0m", "1.5h", "1.0h", "0h", "0d", "00h", "h", "d", "''", "+2h", "-2h", "2", "2 h"} {
 		f("company", "company: a\nprivacy: {retain: {text: "+bad+"}}\n", false)
 	}

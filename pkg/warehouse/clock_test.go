@@ -161,6 +161,34 @@ func TestDaysFollowTheTerritorysClock(t *testing.T) {
 	same(t, "rules", []string{"v1 a document"}, query(t, w, "SELECT rules_version || ' ' || document FROM rules"))
 }
 
+// TestDaysAtTheEdges: a range that reaches to where the tables end leaves nothing out, nor does a day that began before
+// they do.
+func TestDaysAtTheEdges(t *testing.T) {
+	w := start(t)
+	rules := Rules{Version: "v1", RecordedTime: epoch, Territories: []Territory{{Name: "dach", Timezone: "Europe/Berlin"}, {Name: "fj", Timezone: "Pacific/Fiji"}, {Name: "br", Timezone: "America/Sao_Paulo"}}}
+	if err := w.PutRules(t.Context(), rules); err != nil {
+		t.Fatal(err)
+	}
+	facts := history(newRand(35), 12)
+	for i := range facts {
+		facts[i].Node = social.Node{Division: "oncology", Territory: []string{"utc", "dach", "fj", "br"}[i%4]}
+		facts[i].Kind, facts[i].ByCompany = social.Post, false
+		facts[i].Time = []time.Time{time.Unix(30*60, 0), time.Unix(60*86400+12*3600, 0), time.Date(2106, 2, 5, 12, 0, 0, 0, time.UTC)}[i/4].UTC()
+	}
+	insert(t, w, facts...)
+	want := []string{
+		"br 1970-01-01 1970-01-01 00:00:00", "br 1970-03-02 1970-03-02 03:00:00", "br 2106-02-05 2106-02-05 03:00:00",
+		"dach 1970-01-01 1970-01-01 00:00:00", "dach 1970-03-02 1970-03-01 23:00:00", "dach 2106-02-05 2106-02-04 23:00:00",
+		"fj 1970-01-01 1970-01-01 00:00:00", "fj 1970-03-03 1970-03-02 12:00:00", "fj 2106-02-06 2106-02-05 12:00:00",
+		"utc 1970-01-01 1970-01-01 00:00:00", "utc 1970-03-02 1970-03-02 00:00:00", "utc 2106-02-05 2106-02-05 00:00:00",
+	}
+	const columns = "SELECT territory || ' ' || toString(day) || ' ' || toString(bucket) FROM "
+	same(t, "days", want, query(t, w, columns+"node_metrics_1d ORDER BY territory, day"))
+	for _, to := range []string{"2106-02-06 00:00:00", "2106-02-07 06:28:15"} {
+		same(t, "days to "+to, want, query(t, w, columns+"node_metrics_1d_of(division='%', territory='%', from='1970-01-01 00:00:00', to='"+to+"') ORDER BY territory, day"))
+	}
+}
+
 func TestMinutesAndWindows(t *testing.T) {
 	w := start(t)
 	facts := history(newRand(33), 500)

@@ -132,13 +132,14 @@ ARRAY JOIN since, first_day, days
 WHERE generation = (SELECT max(generation) FROM clocks_store);
 
 -- What readers see, each row with its local day and the instant at which that began. A territory without a clock has
--- days in UTC.
+-- days in UTC. East of Greenwich the first local day began before 1970, where a DateTime would be one of 2106: its
+-- bucket is the first instant there is.
 CREATE OR REPLACE VIEW visible_by_day SQL SECURITY INVOKER AS
 SELECT v.*,
     least(intDiv(toUnixTimestamp64Milli(v.time) - toUnixTimestamp64Milli(c.since), 86400000),
         if(c.days = 0, 100000, c.days - 1)) AS nth,
     c.first_day + nth AS day,
-    toDateTime(c.since, 'UTC') + nth * 86400 AS bucket
+    toDateTime(greatest(0, intDiv(toUnixTimestamp64Milli(c.since), 1000) + nth * 86400), 'UTC') AS bucket
 FROM visible AS v
 ASOF LEFT JOIN clocks AS c ON v.territory = c.territory AND v.time >= c.since;
 
@@ -210,7 +211,8 @@ SELECT * FROM node_metrics_1m
 WHERE division LIKE {division:String} AND territory LIKE {territory:String}
     AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')};
 
--- The days are cut by the clock of each territory, so a filter on them cannot prune: a wider one on time does.
+-- The days are cut by the clock of each territory, so a filter on them cannot prune: a wider one on time does. It is
+-- reckoned in 64 bits: the end of what a DateTime holds is a range's end like any other.
 CREATE OR REPLACE VIEW node_metrics_1d_of SQL SECURITY INVOKER AS
 SELECT division, territory, bucket, day,
     countIf(is_mention) AS mentions,
@@ -224,7 +226,7 @@ SELECT division, territory, bucket, day,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
 FROM visible_by_day
 WHERE division LIKE {division:String} AND territory LIKE {territory:String}
-    AND time >= {from:DateTime('UTC')} AND time < {to:DateTime('UTC')} + INTERVAL 50 HOUR
+    AND time >= {from:DateTime('UTC')} AND time < toDateTime64({to:DateTime('UTC')}, 3, 'UTC') + INTERVAL 50 HOUR
     AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
 GROUP BY division, territory, bucket, day;
 
