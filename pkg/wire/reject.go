@@ -14,7 +14,8 @@ import (
 // MaxRejectBytes is how much of an event that is itself too large is kept.
 const MaxRejectBytes = 64 << 10
 
-// Reject is an event that could not be processed, with its original bytes. A frame of rejects holds for each a line
+// Reject is an event that could not be processed, with its original bytes; or several short events of one code, one a
+// line, where a body had more of them than a reject each could hold in bounds. A frame of rejects holds for each a line
 // of JSON and then the bytes themselves, so that any bytes whatever come back as they were.
 type Reject struct {
 	Code         social.Code `json:"code"`
