@@ -73,7 +73,7 @@ func TestMentionSchemaAgreesWithWire(t *testing.T) {
 	at := time.Date(2026, 5, 25, 14, 23, 28, 0, time.UTC)
 	m := social.Mention{
 		Node: social.Node{Division: "heart", Territory: "north"}, EventKey: social.Key{1}, Source: "x", Kind: social.Post, Via: social.ViaText,
-		Time: at, RecordedTime: at, Version: social.VersionOf(time.Time{}, at, 5), Role: social.RoleUnknown, CountryMethod: social.CountryNone,
+		Time: at, RecordedTime: at, Version: social.OwnVersion(time.Time{}, at, 5), Role: social.RoleUnknown, CountryMethod: social.CountryNone,
 	}
 	var data map[string]any
 	if err := json.Unmarshal(wire.AppendMentionData(nil, &m), &data); err != nil {

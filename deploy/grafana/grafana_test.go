@@ -285,7 +285,7 @@ func fewMentions(now time.Time) []social.Mention {
 			Lang: "de", Country: "DE", CountryMethod: social.CountryByAuthor, Products: []string{"examplumab"}, Competitors: []string{"rivalumab"},
 			Topics: []string{"access"}, Text: "a word", RulesVersion: "v1",
 		}
-		m.Version = social.VersionOf(time.Time{}, m.Time, 1)
+		m.Version = social.OwnVersion(time.Time{}, m.Time, 1)
 		mentions = append(mentions, m)
 	}
 	dach, fr := social.Node{Division: "oncology", Territory: "dach"}, social.Node{Division: "cardio", Territory: "fr"}

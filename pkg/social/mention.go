@@ -1,17 +1,21 @@
 package social
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"time"
 )
 
-// Mention is one event as it concerns one node, enriched and pseudonymised. It is a fact: its key (Node, EventKey,
-// Via's lane) and its content follow from the event and the rules version alone.
+// Mention is one event as it concerns one node, enriched and pseudonymised. It is a fact: its key (Node, EventKey) and
+// its content follow from the event and the rules version alone.
 type Mention struct {
 	Node     Node
 	EventKey Key
 	Version  Version
+	// Retracted says that the event is no mention of the node any more, as of Version. Of a retraction only Source and
+	// the times are known besides; Time is that of the mention it takes back.
+	Retracted bool
 
 	Source       string
 	Kind         Kind
@@ -60,7 +64,7 @@ func ValidTime(t time.Time) bool {
 // Via says why an event belongs to a node.
 type Via string
 
-// The three ways of contract section 5. Text and account form the "own" lane of a node, thread the other.
+// The three ways of contract section 5.
 const (
 	ViaText    Via = "text"
 	ViaAccount Via = "account"
@@ -103,34 +107,37 @@ func ParseKey(s string) (Key, error) {
 	return k, nil
 }
 
-// Version orders all that was ever said of one event in one node: the highest holds. It is made from content only,
-// never from a clock or from the rules, so every attempt and every order of arrival ends with the same one.
+// Version orders all that was ever said of one event in one node: the highest holds, and of two equal ones the
+// retraction. It is never made from a clock or from the rules, so every attempt and every order of arrival ends with
+// the same one.
 //
 // From the most significant bit: 44 bits revision (edit time in ms, 0 for the post as first written), 44 bits
-// inverted event time (the earliest time of an id stands), 40 bits hash of the content (breaks ties). 44 bits of
-// milliseconds reach the year 2527.
+// inverted event time (the earliest time of an id stands), 40 bits rank. Of one revision and time, what the event says
+// by itself outranks what it is through its thread, and that outranks nothing at all: see OwnVersion, ThreadVersion and
+// Floor. 44 bits of milliseconds reach the year 2527.
 type Version [16]byte
 
-// VersionOf packs the three parts of a version.
-func VersionOf(revision, at time.Time, hash uint64) Version {
-	const ones44 = 1<<44 - 1
-	var rev uint64
-	if !revision.IsZero() {
-		rev = uint64(revision.UnixMilli()) & ones44
-	}
-	inv := ones44 - uint64(at.UnixMilli())&ones44
-	hi := rev<<20 | inv>>24
-	lo := inv<<40 | hash&(1<<40-1)
-	var v Version
-	for i := range 8 {
-		v[i] = byte(hi >> (56 - 8*i))
-		v[8+i] = byte(lo >> (56 - 8*i))
-	}
-	return v
+const (
+	rankBits = 40
+	ownRank  = 1 << (rankBits - 1)
+)
+
+// OwnVersion is the version of a mention by its own words or account. 39 bits of a hash of the content break ties.
+func OwnVersion(revision, at time.Time, hash uint64) Version {
+	return versionOf(revision, at, ownRank|hash&(ownRank-1))
 }
 
-// Retracted is the version of a deletion: nothing is higher.
-func Retracted() Version {
+// ThreadVersion is the nth decision, from 1, that an event is or is no mention through its thread.
+func ThreadVersion(revision, at time.Time, n uint64) Version {
+	return versionOf(revision, at, n&(ownRank-1))
+}
+
+// Floor is below all that is said of an event as of a revision and a time, and above all that was said before: a
+// retraction with this version takes back what nothing new stands for.
+func Floor(revision, at time.Time) Version { return versionOf(revision, at, 0) }
+
+// Deleted is the version of a deletion: nothing is higher.
+func Deleted() Version {
 	var v Version
 	for i := range v {
 		v[i] = 0xff
@@ -138,23 +145,31 @@ func Retracted() Version {
 	return v
 }
 
-// Revision is the edit time in ms within v, 0 for a post as first written.
-func (v Version) Revision() uint64 {
-	var hi uint64
-	for _, b := range v[:8] {
-		hi = hi<<8 | uint64(b)
+func versionOf(revision, at time.Time, rank uint64) Version {
+	var rev uint64
+	if !revision.IsZero() {
+		rev = uint64(revision.UnixMilli()) & ones44
 	}
-	return hi >> 20
+	inv := ones44 - uint64(at.UnixMilli())&ones44
+	var v Version
+	binary.BigEndian.PutUint64(v[:8], rev<<20|inv>>24)
+	binary.BigEndian.PutUint64(v[8:], inv<<rankBits|rank)
+	return v
 }
 
-// Hash is the 40-bit content hash within v.
-func (v Version) Hash() uint64 {
-	var h uint64
-	for _, b := range v[11:] {
-		h = h<<8 | uint64(b)
-	}
-	return h
+const ones44 = 1<<44 - 1
+
+// Revision is the edit time in ms within v, 0 for a post as first written.
+func (v Version) Revision() uint64 { return binary.BigEndian.Uint64(v[:8]) >> 20 }
+
+// Time is the event's time within v, in ms.
+func (v Version) Time() int64 {
+	hi, lo := binary.BigEndian.Uint64(v[:8]), binary.BigEndian.Uint64(v[8:])
+	return int64(ones44 - (hi<<24|lo>>rankBits)&ones44)
 }
+
+// Rank is what decides between versions of one revision and time.
+func (v Version) Rank() uint64 { return binary.BigEndian.Uint64(v[8:]) & (1<<rankBits - 1) }
 
 // String is the version in 32 hexadecimal digits; strings compare as versions do.
 func (v Version) String() string { return hex.EncodeToString(v[:]) }

@@ -6,19 +6,24 @@ import (
 	"time"
 )
 
-// Versions order: a later edit, then an earlier time, then the content; a retraction above all. Their texts compare
-// as they do.
+// Versions order: a later edit, then an earlier time, then what the event says itself, its thread, nothing; a deletion
+// above all. Their texts compare as they do.
 func TestVersionOrder(t *testing.T) {
 	day := time.Date(2026, 5, 25, 0, 0, 0, 0, time.UTC)
 	ascending := []Version{
-		VersionOf(time.Time{}, day.Add(time.Hour), 1<<40-1),
-		VersionOf(time.Time{}, day, 0),
-		VersionOf(time.Time{}, day, 1),
-		VersionOf(time.Time{}, day, 1<<40-1),
-		VersionOf(time.Time{}, day.Add(-time.Millisecond), 0),
-		VersionOf(day, day.Add(24*time.Hour), 5),
-		VersionOf(day.Add(time.Millisecond), day, 0),
-		Retracted(),
+		OwnVersion(time.Time{}, day.Add(time.Hour), 1<<40-1),
+		Floor(time.Time{}, day),
+		ThreadVersion(time.Time{}, day, 1),
+		ThreadVersion(time.Time{}, day, 1<<38),
+		OwnVersion(time.Time{}, day, 0),
+		OwnVersion(time.Time{}, day, 1),
+		OwnVersion(time.Time{}, day, 1<<39-1),
+		Floor(time.Time{}, day.Add(-time.Millisecond)),
+		OwnVersion(time.Time{}, day.Add(-time.Millisecond), 0),
+		Floor(day, day.Add(24*time.Hour)),
+		OwnVersion(day, day.Add(24*time.Hour), 5),
+		OwnVersion(day.Add(time.Millisecond), day, 0),
+		Deleted(),
 	}
 	if !slices.IsSortedFunc(ascending, func(a, b Version) int { return slices.Compare(a[:], b[:]) }) {
 		t.Error("bytes do not ascend")
@@ -28,9 +33,9 @@ func TestVersionOrder(t *testing.T) {
 			t.Errorf("%s is not below %s", ascending[i-1], ascending[i])
 		}
 	}
-	v := VersionOf(day, day, 0xabcdef)
-	if v.Revision() != uint64(day.UnixMilli()) || v.Hash() != 0xabcdef {
-		t.Errorf("revision %d, hash %x", v.Revision(), v.Hash())
+	v := OwnVersion(day, day.Add(time.Second), 0xabcdef)
+	if v.Revision() != uint64(day.UnixMilli()) || v.Time() != day.UnixMilli()+1000 || v.Rank() != 1<<39|0xabcdef {
+		t.Errorf("revision %d, time %d, rank %x", v.Revision(), v.Time(), v.Rank())
 	}
 	if back, err := ParseVersion(v.String()); err != nil || back != v {
 		t.Errorf("%v %v", back, err)

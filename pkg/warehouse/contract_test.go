@@ -71,7 +71,7 @@ func TestEveryColumnArrives(t *testing.T) {
 	w := start(t)
 	half := float32(0.5)
 	m := social.Mention{
-		Node: social.Node{Division: "oncology", Territory: "dach"}, EventKey: social.Key{1}, Version: social.VersionOf(time.Time{}, epoch, 7),
+		Node: social.Node{Division: "oncology", Territory: "dach"}, EventKey: social.Key{1}, Version: social.OwnVersion(time.Time{}, epoch, 7),
 		Source: "bluesky", Kind: social.Reply, Time: epoch.Add(time.Millisecond), RecordedTime: epoch.Add(2 * time.Millisecond),
 		AuthorKey: social.Key{2}, ParentKey: social.Key{3}, RootKey: social.Key{4}, ParentAuthorKey: social.Key{5},
 		Via: social.ViaAccount, Account: "acme", Owned: true, ByCompany: true, Bot: true, Role: "hcp", RoleConfidence: 0.25,
@@ -133,10 +133,10 @@ func TestReadmeQueriesRun(t *testing.T) {
 // TestNodeAndTimeFiltersPrune asks the planner how many rows each view would read for one day of one node of a hundred.
 func TestNodeAndTimeFiltersPrune(t *testing.T) {
 	w := start(t)
-	exec(t, w, `INSERT INTO mentions_store (division, territory, time, event_key, lane, kind, source, version)
+	exec(t, w, `INSERT INTO mentions_store (division, territory, time, event_key, kind, source, version)
 		SELECT 'd' || toString(number % 10), 't' || toString(intDiv(number, 10) % 10),
 			toDateTime64('2026-03-01 00:00:00', 3, 'UTC') + intDiv(number, 100) * 600,
-			reinterpretAsFixedString(toUInt128(number + 1)), 'own', 'post', 'x', 1
+			reinterpretAsFixedString(toUInt128(number + 1)), 'post', 'x', 1
 		FROM numbers(400000)`)
 	exec(t, w, "INSERT INTO touches SELECT division, territory, toStartOfHour(time), any(rand64()) FROM mentions_store GROUP BY ALL")
 	f := func(most int, from string) {

@@ -25,9 +25,10 @@ const (
 )
 
 // InsertMentions stores mentions as facts and marks the node-hours they fall into as changed. When it returns nil,
-// readers see them. Repeats are harmless, in one call or over many; of one key the highest version holds. A mention
-// with version social.Retracted removes what its key names, for good and whatever else comes. A time that is not a
-// social.ValidTime is an error before anything is written, and no repeat mends it: see Retry.
+// readers see them. Repeats are harmless, in one call or over many; of one event in one node the highest version holds,
+// see social.Version. A retraction hides what its node, event and time name, for good if it is of version
+// social.Deleted or of another time than its version's. A time that is not a social.ValidTime is an error before
+// anything is written, and no repeat mends it: see Retry.
 //
 // First the locations are written, then the facts, then the touches: whatever stops it in between, the caller's
 // repeat completes it, and no reader ever takes a sealed number that lacks facts which were acknowledged.
@@ -57,25 +58,9 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 // errTime is a time that ClickHouse would store as an instant of another century.
 var errTime = errors.New("the tables reach from 1970-01-01 to 2106-02-06")
 
-// lane is the Enum8 of the tables.
-type lane int8
-
-const (
-	laneOwn    lane = 1
-	laneThread lane = 2
-)
-
-func laneOf(via social.Via) lane {
-	if via == social.ViaThread {
-		return laneThread
-	}
-	return laneOwn
-}
-
 // row is the sort key of one fact and its place in the caller's slice.
 type row struct {
 	node  uint32 // rank of the node in the order of the table
-	lane  lane
 	index int32 // in the caller's slice
 	ms    int64
 	key   [2]uint64
@@ -93,7 +78,6 @@ func sortRows(mentions []social.Mention) []row {
 		}
 		rows[i] = row{
 			node:  rank,
-			lane:  laneOf(m.Via),
 			ms:    m.Time.UnixMilli(),
 			key:   halves(m.EventKey),
 			index: int32(i),
@@ -139,10 +123,8 @@ func compareRows(a, b row) int {
 		return cmp.Compare(a.node, b.node)
 	case a.ms != b.ms:
 		return cmp.Compare(a.ms, b.ms)
-	case a.key != b.key:
-		return compareKeys(a, b)
 	}
-	return cmp.Compare(a.lane, b.lane)
+	return compareKeys(a, b)
 }
 
 func compareKeys(a, b row) int {
@@ -186,21 +168,27 @@ func month(ms int64) int {
 	return y*12 + int(m)
 }
 
-// version is the UInt128 that mentions_store replaces by: 44 bits revision, 40 bits content hash, 44 bits inverted
-// recorded time, so that among equals the earliest record stands. All ones is a deletion.
+// version is the UInt128 that mentions_store replaces by: 44 bits revision, 40 bits rank, 44 bits inverted recorded
+// time, so that among equals the earliest record stands, or all ones for a retraction, which wins a tie. The event's
+// time is in the key already. All ones together is for good.
 type version struct{ hi, lo uint64 }
 
+const ones44 = 1<<44 - 1
+
 func storedVersion(m *social.Mention) version {
-	if m.Version == social.Retracted() {
-		return version{^uint64(0), ^uint64(0)}
+	if m.Version == social.Deleted() || m.Retracted && m.Version.Time() != m.Time.UnixMilli() {
+		return version{^uint64(0), ^uint64(0)} // an event that happened at another time never happens at this one again
 	}
-	return packVersion(m.Version.Revision(), m.Version.Hash(), m.RecordedTime)
+	v := packVersion(m.Version.Revision(), m.Version.Rank(), m.RecordedTime)
+	if m.Retracted {
+		v.lo |= ones44
+	}
+	return v
 }
 
-func packVersion(revision, hash uint64, recorded time.Time) version {
-	const ones44 = 1<<44 - 1
+func packVersion(revision, rank uint64, recorded time.Time) version {
 	inverted := ones44 - uint64(recorded.UnixMilli())&ones44
-	return version{hi: revision<<20 | hash>>20, lo: hash<<44 | inverted}
+	return version{hi: revision<<20 | rank>>20, lo: rank<<44 | inverted}
 }
 
 func (v version) less(o version) bool { return v.hi < o.hi || v.hi == o.hi && v.lo < o.lo }
@@ -210,7 +198,6 @@ type factColumns struct {
 	division, territory             *lowColumn
 	time                            *proto.ColDateTime64
 	eventKey                        proto.ColFixedStr16
-	lane                            enumColumn
 	version                         proto.ColUInt128
 	isDeleted                       proto.ColUInt8
 	recordedTime                    *proto.ColDateTime64
@@ -252,7 +239,6 @@ func (c *factColumns) input() proto.Input {
 		{Name: "territory", Data: c.territory},
 		{Name: "time", Data: c.time},
 		{Name: "event_key", Data: &c.eventKey},
-		{Name: "lane", Data: &c.lane},
 		{Name: "version", Data: &c.version},
 		{Name: "is_deleted", Data: &c.isDeleted},
 		{Name: "recorded_time", Data: c.recordedTime},
@@ -290,14 +276,13 @@ func (c *factColumns) input() proto.Input {
 }
 
 func (c *factColumns) append(m *social.Mention) {
-	v, deleted := storedVersion(m), m.Version == social.Retracted()
+	v := storedVersion(m)
 	c.division.Append(m.Node.Division)
 	c.territory.Append(m.Node.Territory)
 	c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 	c.eventKey.Append(m.EventKey)
-	c.lane.Append(proto.Enum8(laneOf(m.Via)))
 	c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
-	if deleted {
+	if m.Retracted {
 		c.isDeleted.Append(1)
 	} else {
 		c.isDeleted.Append(0)
@@ -335,7 +320,7 @@ func (c *factColumns) append(m *social.Mention) {
 	c.offLabel.Append(m.OffLabel)
 	c.clusterID.Append(m.ClusterID)
 	c.followers.Append(m.Followers)
-	if deleted {
+	if m.Retracted {
 		c.text.Append("") // the row stays for as long as mentions are kept, the words must not
 	} else {
 		c.text.Append(m.Text)
@@ -356,7 +341,6 @@ type locationColumns struct {
 	eventKey            proto.ColFixedStr16
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
-	lane                enumColumn
 	order               []keyed
 }
 
@@ -388,7 +372,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "division", Data: &c.division},
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
-		{Name: "lane", Data: &c.lane},
 	}
 	input.Reset()
 	for _, k := range order {
@@ -398,7 +381,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.division.Append(m.Node.Division)
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(r.ms))
-		c.lane.Append(proto.Enum8(r.lane))
 	}
 	return s.insert(ctx, "locations", input)
 }

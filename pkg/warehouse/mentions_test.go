@@ -66,9 +66,9 @@ func TestHighestVersionHolds(t *testing.T) {
 		if i > 0 {
 			revision = base.Time.Add(time.Duration(i) * time.Minute)
 		}
-		states[i].Version = social.VersionOf(revision, base.Time, 1<<40-1-uint64(i))
+		states[i].Version = social.OwnVersion(revision, base.Time, 1<<40-1-uint64(i))
 	}
-	states[3].Version = social.Retracted()
+	states[3].Version, states[3].Retracted = social.Deleted(), true
 
 	type history struct {
 		order    []social.Mention
@@ -108,7 +108,7 @@ func TestHighestVersionHolds(t *testing.T) {
 	for _, h := range histories {
 		last := slices.MaxFunc(h.order, func(a, b social.Mention) int { return strings.Compare(a.Version.String(), b.Version.String()) })
 		want := []string{}
-		if last.Version != social.Retracted() {
+		if !last.Retracted {
 			want = []string{last.Text}
 		}
 		got := query(t, w, "SELECT text FROM mentions WHERE event_key = ?", last.EventKey.String())
@@ -161,15 +161,61 @@ func TestEarliestRecordOfEqualsHolds(t *testing.T) {
 	}
 }
 
-func TestLanesAreDifferentRows(t *testing.T) {
+// TestOwnStandsBeforeThread has an event be a mention by itself and through its thread, in every order: the one neither
+// overwrites nor takes back the other, and what is left when an edit takes its own words away is its thread.
+func TestOwnStandsBeforeThread(t *testing.T) {
 	w := start(t)
-	own := history(rand.New(rand.NewPCG(4, 4)), 1)[0]
-	thread := own
-	thread.Via = social.ViaThread
-	insert(t, w, own, thread)
-	thread.Version = social.Retracted()
-	insert(t, w, thread)
-	same(t, "what is left", []string{string(own.Via)}, query(t, w, "SELECT via FROM mentions"))
+	r := rand.New(rand.NewPCG(4, 4))
+	base := history(r, 1)[0]
+	base.Via = social.ViaText
+	states := make([]social.Mention, 5)
+	for i := range states {
+		states[i] = base
+	}
+	edited := base.Time.Add(time.Minute)
+	const own, thread, left, moved, again = 0, 1, 2, 3, 4
+	states[thread].Via, states[thread].Version = social.ViaThread, social.ThreadVersion(time.Time{}, base.Time, 1)
+	states[left].Retracted, states[left].Version = true, social.ThreadVersion(time.Time{}, base.Time, 1)
+	states[moved].Retracted, states[moved].Version = true, social.Floor(edited, base.Time)
+	states[again].Via, states[again].Version = social.ViaThread, social.ThreadVersion(edited, base.Time, 2)
+	f := func(want string, of ...int) {
+		t.Helper()
+		var list []social.Mention
+		for _, i := range of {
+			list = append(list, states[i])
+		}
+		permutations(list, func(order []social.Mention) {
+			k := key(r)
+			for i := range order {
+				order[i].EventKey = k
+				insert(t, w, order[i])
+			}
+			if got := strings.Join(query(t, w, "SELECT via FROM mentions WHERE event_key = ?", k.String()), " "); got != want {
+				t.Errorf("%v in the order %v: got %q, want %q", of, texts(order), got, want)
+			}
+		})
+	}
+	f("text", own, thread)
+	f("text", own, left)
+	f("text", own, thread, left)
+	f("", thread, left)
+	f("", own, moved)
+	f("thread", own, moved, again)
+	f("thread", own, thread, left, again)
+}
+
+// TestRedatedIsGone takes back a mention because its event happened earlier: nothing brings it back at the later time.
+func TestRedatedIsGone(t *testing.T) {
+	w := start(t)
+	late := history(rand.New(rand.NewPCG(4, 5)), 1)[0]
+	gone := late
+	gone.Retracted, gone.Version = true, social.Floor(time.Time{}, late.Time.Add(-time.Hour))
+	edited := late
+	edited.Version = social.OwnVersion(late.Time.Add(time.Hour), late.Time, 1)
+	insert(t, w, gone)
+	insert(t, w, late)
+	insert(t, w, edited)
+	same(t, "what is left", []string{}, query(t, w, "SELECT via FROM mentions"))
 }
 
 // TestInsertSpansYears needs more partitions than ClickHouse takes in one INSERT.
@@ -241,7 +287,7 @@ func TestRowsAreSortedAsTheTableIs(t *testing.T) {
 	for i, r := range rows {
 		keys[i] = facts[r.index].EventKey.String()
 	}
-	same(t, "order", query(t, w, `SELECT lower(hex(event_key)) FROM mentions_store ORDER BY division, territory, time, event_key, lane`), keys)
+	same(t, "order", query(t, w, `SELECT lower(hex(event_key)) FROM mentions_store ORDER BY division, territory, time, event_key`), keys)
 }
 
 // TestOrderOfWrites takes one table after the other away: what comes later must not be there without what comes first.

@@ -43,7 +43,7 @@ func history(r *rand.Rand, n int) []social.Mention {
 			Text:         fmt.Sprintf("text %d", r.IntN(1000)),
 			RulesVersion: "v1",
 		}
-		list[i].Version = social.VersionOf(time.Time{}, at, r.Uint64())
+		list[i].Version = social.OwnVersion(time.Time{}, at, r.Uint64())
 	}
 	return list
 }
@@ -58,14 +58,14 @@ func key(r *rand.Rand) (k social.Key) {
 func counted(facts []social.Mention, bucket func(social.Mention) time.Time) map[string]NodeRow {
 	holding := map[string]social.Mention{}
 	for _, m := range facts {
-		name := fmt.Sprint(m.Node, m.Time.UnixMilli(), m.EventKey, m.Via == social.ViaThread)
+		name := fmt.Sprint(m.Node, m.Time.UnixMilli(), m.EventKey)
 		if was, ok := holding[name]; !ok || replaces(m, was) {
 			holding[name] = m
 		}
 	}
 	rows, voices := map[string]NodeRow{}, map[string]map[social.Key]bool{}
 	for _, m := range holding {
-		if m.Version == social.Retracted() {
+		if m.Retracted {
 			continue
 		}
 		at := bucket(m)
@@ -107,14 +107,14 @@ func counted(facts []social.Mention, bucket func(social.Mention) time.Time) map[
 
 // replaces says which of two rows with one key holds, in words of the design instead of bits.
 func replaces(m, was social.Mention) bool {
-	if gone := social.Retracted(); m.Version == gone || was.Version == gone {
-		return was.Version != gone
+	if m.Retracted || was.Retracted {
+		return !was.Retracted
 	}
 	if m.Version.Revision() != was.Version.Revision() {
 		return m.Version.Revision() > was.Version.Revision()
 	}
-	if m.Version.Hash() != was.Version.Hash() {
-		return m.Version.Hash() > was.Version.Hash()
+	if m.Version.Rank() != was.Version.Rank() {
+		return m.Version.Rank() > was.Version.Rank()
 	}
 	return m.RecordedTime.Before(was.RecordedTime)
 }

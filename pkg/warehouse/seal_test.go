@@ -65,7 +65,7 @@ func TestEmptyHourIsSealedAndNotShown(t *testing.T) {
 	insert(t, w, facts...)
 	sealAll(t, w)
 	for i := range facts {
-		facts[i].Version = social.Retracted()
+		facts[i].Version, facts[i].Retracted = social.Deleted(), true
 	}
 	insert(t, w, facts...)
 	none := map[string]NodeRow{}

@@ -21,7 +21,7 @@ func exampleMention() social.Mention {
 	at := time.Date(2026, 5, 25, 14, 23, 28, 757e6, time.UTC)
 	return social.Mention{
 		Node: social.Node{Division: "cardiology", Territory: "dach"}, EventKey: social.Key{1, 2, 3}, AuthorKey: social.Key{4},
-		ParentKey: social.Key{5}, Version: social.VersionOf(time.Time{}, at, 0xabcdef), Source: "bluesky", Kind: social.Reply,
+		ParentKey: social.Key{5}, Version: social.OwnVersion(time.Time{}, at, 0xabcdef), Source: "bluesky", Kind: social.Reply,
 		Time: at, RecordedTime: at.Add(time.Second), Via: social.ViaText, Role: social.RoleUnknown, Lang: "en", Country: "DE",
 		CountryMethod: social.CountryByAuthor, Sentiment: &feel, Products: []string{"a", "b"}, Competitors: []string{},
 		Topics: []string{}, Needs: []string{}, Followers: 120, ClusterID: 1 << 63, Text: "line\n\"quoted\" <b> ä 😀 \u2028", RulesVersion: "0123456789abcdef",

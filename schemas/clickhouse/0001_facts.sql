@@ -11,7 +11,6 @@ CREATE TABLE IF NOT EXISTS mentions_store
     territory         LowCardinality(String),
     time              DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
     event_key         FixedString(16) CODEC(NONE),
-    lane              Enum8('own' = 1, 'thread' = 2),
     version           UInt128,
     is_deleted        UInt8,
     recorded_time     DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
@@ -49,7 +48,7 @@ CREATE TABLE IF NOT EXISTS mentions_store
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMM(time)
-ORDER BY (division, territory, time, event_key, lane)
+ORDER BY (division, territory, time, event_key)
 SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide_part = 67108864,
     merge_selector_base = 16, auto_statistics_types = '', ratio_of_defaults_for_sparse_serialization = 1,
     ttl_only_drop_parts = 1, merge_with_ttl_timeout = 86400;
@@ -60,12 +59,11 @@ CREATE TABLE IF NOT EXISTS locations
     event_key FixedString(16) CODEC(NONE),
     division  String,
     territory String,
-    time      DateTime64(3, 'UTC'),
-    lane      Enum8('own' = 1, 'thread' = 2)
+    time      DateTime64(3, 'UTC')
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (event_key, division, territory, time, lane)
+ORDER BY (event_key, division, territory, time)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 

@@ -72,7 +72,7 @@ func (en *Enrichment) place(m *social.Mention, match *nodes.Match, at time.Time)
 	m.Account, m.Owned, m.ByCompany = match.Account, match.Owned, match.ByCompany
 	m.Products, m.Competitors, m.Topics = match.Products, match.Competitors, match.Topics
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
-	m.Version = social.VersionOf(time.Time{}, at, en.contentHash(m))
+	m.Version = social.OwnVersion(time.Time{}, at, en.contentHash(m))
 }
 
 // contentHash covers all of a mention but when and under which rules version it was seen: the same event sent again
