@@ -38,9 +38,14 @@ func EndBatch(dst []byte) []byte {
 	return append(dst, "\n]\n"...)
 }
 
-// AppendMention appends m as one CloudEvent on a line of its own. origin is the CloudEvents source.
+// AppendMention appends m, a mention or a retraction, as one CloudEvent on a line of its own. origin is the CloudEvents
+// source.
 func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
-	dst = append(dst, `{"specversion":"1.0","type":"`+MentionType+`","source":`...)
+	if m.Retracted {
+		dst = append(dst, `{"specversion":"1.0","type":"`+RetractionType+`","source":`...)
+	} else {
+		dst = append(dst, `{"specversion":"1.0","type":"`+MentionType+`","source":`...)
+	}
 	dst = appendString(dst, origin)
 	dst = append(dst, `,"id":"`...)
 	dst = appendHex(dst, m.EventKey[:])
@@ -55,25 +60,18 @@ func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
 	dst = append(dst, `","recordedtime":"`...)
 	dst = appendTime(dst, m.RecordedTime)
 	dst = append(dst, `","datacontenttype":"application/json","data":`...)
-	dst = AppendMentionData(dst, m)
+	if m.Retracted {
+		dst = append(appendIdentity(dst, m), '"')
+		dst = append(dst, '}')
+	} else {
+		dst = AppendMentionData(dst, m)
+	}
 	return append(dst, "},\n"...)
 }
 
 // AppendMentionData appends the data of a mention: the columns of the table mentions, under their names.
 func AppendMentionData(dst []byte, m *social.Mention) []byte {
-	dst = append(dst, `{"division":"`...)
-	dst = append(dst, m.Node.Division...)
-	dst = append(dst, `","territory":"`...)
-	dst = append(dst, m.Node.Territory...)
-	dst = appendKey(dst, `","event_key":"`, m.EventKey)
-	dst = append(dst, `","version":"`...)
-	dst = appendHex(dst, m.Version[:])
-	dst = append(dst, `","time":"`...)
-	dst = appendTime(dst, m.Time)
-	dst = append(dst, `","recorded_time":"`...)
-	dst = appendTime(dst, m.RecordedTime)
-	dst = append(dst, `","source":"`...)
-	dst = append(dst, m.Source...)
+	dst = appendIdentity(dst, m)
 	dst = append(dst, `","kind":"`...)
 	dst = append(dst, m.Kind...)
 	dst = appendKey(dst, `","author_key":"`, m.AuthorKey)
@@ -124,6 +122,24 @@ func AppendMentionData(dst []byte, m *social.Mention) []byte {
 	dst = append(dst, `,"rules_version":"`...)
 	dst = append(dst, m.RulesVersion...)
 	return append(dst, `"}`...)
+}
+
+// appendIdentity appends what mentions and retractions have in common, but for the last quote.
+func appendIdentity(dst []byte, m *social.Mention) []byte {
+	dst = append(dst, `{"division":"`...)
+	dst = append(dst, m.Node.Division...)
+	dst = append(dst, `","territory":"`...)
+	dst = append(dst, m.Node.Territory...)
+	dst = appendKey(dst, `","event_key":"`, m.EventKey)
+	dst = append(dst, `","version":"`...)
+	dst = appendHex(dst, m.Version[:])
+	dst = append(dst, `","time":"`...)
+	dst = appendTime(dst, m.Time)
+	dst = append(dst, `","recorded_time":"`...)
+	dst = appendTime(dst, m.RecordedTime)
+	dst = append(dst, `","source":"`...)
+	dst = append(dst, m.Source...)
+	return dst
 }
 
 // appendString appends s as JSON. Most strings need nothing but their quotes, which is seen eight bytes at a time.
@@ -209,45 +225,48 @@ func appendNames(dst []byte, name string, values []string) []byte {
 
 // rawMention is a CloudEvent of a public batch as it travels.
 type rawMention struct {
-	Type string `json:"type"`
-	Data struct {
-		Division        string   `json:"division"`
-		Territory       string   `json:"territory"`
-		EventKey        string   `json:"event_key"`
-		Version         string   `json:"version"`
-		Time            string   `json:"time"`
-		RecordedTime    string   `json:"recorded_time"`
-		Source          string   `json:"source"`
-		Kind            string   `json:"kind"`
-		AuthorKey       string   `json:"author_key"`
-		ParentKey       string   `json:"parent_key"`
-		RootKey         string   `json:"root_key"`
-		ParentAuthorKey string   `json:"parent_author_key"`
-		Via             string   `json:"via"`
-		Account         string   `json:"account"`
-		Owned           bool     `json:"owned"`
-		ByCompany       bool     `json:"by_company"`
-		Bot             bool     `json:"bot"`
-		Role            string   `json:"role"`
-		RoleConfidence  float32  `json:"role_confidence"`
-		Lang            string   `json:"lang"`
-		Country         string   `json:"country"`
-		CountryMethod   string   `json:"country_method"`
-		Sentiment       *float32 `json:"sentiment"`
-		Products        []string `json:"products"`
-		Competitors     []string `json:"competitors"`
-		Topics          []string `json:"topics"`
-		Needs           []string `json:"needs"`
-		IsQuestion      bool     `json:"is_question"`
-		AEElements      uint8    `json:"ae_elements"`
-		AEScreened      bool     `json:"ae_screened"`
-		AESerious       bool     `json:"ae_serious"`
-		OffLabel        bool     `json:"offlabel"`
-		ClusterID       string   `json:"cluster_id"`
-		Followers       int64    `json:"followers"`
-		Text            string   `json:"text"`
-		RulesVersion    string   `json:"rules_version"`
-	} `json:"data"`
+	Type string      `json:"type"`
+	Data mentionData `json:"data"`
+}
+
+// mentionData are the data of a mention, or those of a retraction, which has fewer.
+type mentionData struct {
+	Division        string   `json:"division"`
+	Territory       string   `json:"territory"`
+	EventKey        string   `json:"event_key"`
+	Version         string   `json:"version"`
+	Time            string   `json:"time"`
+	RecordedTime    string   `json:"recorded_time"`
+	Source          string   `json:"source"`
+	Kind            string   `json:"kind"`
+	AuthorKey       string   `json:"author_key"`
+	ParentKey       string   `json:"parent_key"`
+	RootKey         string   `json:"root_key"`
+	ParentAuthorKey string   `json:"parent_author_key"`
+	Via             string   `json:"via"`
+	Account         string   `json:"account"`
+	Owned           bool     `json:"owned"`
+	ByCompany       bool     `json:"by_company"`
+	Bot             bool     `json:"bot"`
+	Role            string   `json:"role"`
+	RoleConfidence  float32  `json:"role_confidence"`
+	Lang            string   `json:"lang"`
+	Country         string   `json:"country"`
+	CountryMethod   string   `json:"country_method"`
+	Sentiment       *float32 `json:"sentiment"`
+	Products        []string `json:"products"`
+	Competitors     []string `json:"competitors"`
+	Topics          []string `json:"topics"`
+	Needs           []string `json:"needs"`
+	IsQuestion      bool     `json:"is_question"`
+	AEElements      uint8    `json:"ae_elements"`
+	AEScreened      bool     `json:"ae_screened"`
+	AESerious       bool     `json:"ae_serious"`
+	OffLabel        bool     `json:"offlabel"`
+	ClusterID       string   `json:"cluster_id"`
+	Followers       int64    `json:"followers"`
+	Text            string   `json:"text"`
+	RulesVersion    string   `json:"rules_version"`
 }
 
 // DecodeBatch appends the mentions of a public batch to dst. Their strings alias batch. Events of other types are
@@ -296,11 +315,13 @@ func decodeMention(line []byte, m *social.Mention) error {
 // checkMention refuses what the tables have no value for, or would store as something else.
 func checkMention(m *social.Mention) error {
 	switch {
+	case m.Retracted && (m.Kind != "" || m.Via != ""):
+		return errors.New("a retraction has no kind and no via")
 	case !social.ValidName(m.Node.Division) || !social.ValidName(m.Node.Territory) || m.EventKey == (social.Key{}):
 		return errors.New("no node or no event_key")
-	case !m.Kind.Known() || m.Kind.IsStatement():
+	case !m.Retracted && (!m.Kind.Known() || m.Kind.IsStatement()):
 		return fmt.Errorf("kind %q is no mention's", m.Kind)
-	case m.Via != social.ViaText && m.Via != social.ViaAccount && m.Via != social.ViaThread:
+	case !m.Retracted && m.Via != social.ViaText && m.Via != social.ViaAccount && m.Via != social.ViaThread:
 		return fmt.Errorf("via %q is unknown", m.Via)
 	case !social.ValidTime(m.Time) || !social.ValidTime(m.RecordedTime):
 		return errors.New("time or recorded_time is before 1970 or after 2106-02-06")
@@ -315,10 +336,15 @@ func decodeForeign(line []byte) (m social.Mention, err error) {
 	if err == nil && len(bytes.TrimSpace(rest)) > 0 {
 		err = errors.New("more than one value on the line")
 	}
-	if raw.Type != MentionType || err != nil {
+	if raw.Type != MentionType && raw.Type != RetractionType || err != nil {
 		return m, cmp.Or(otherType(line), err, errors.New("no type"))
 	}
-	d := &raw.Data
+	m, err = raw.Data.mention()
+	m.Retracted = raw.Type == RetractionType
+	return m, err
+}
+
+func (d *mentionData) mention() (m social.Mention, err error) {
 	m = social.Mention{
 		Node:   social.Node{Division: d.Division, Territory: d.Territory},
 		Source: d.Source, Kind: social.Kind(d.Kind), Via: social.Via(d.Via),
@@ -366,7 +392,7 @@ func otherType(line []byte) error {
 		Type string `json:"type"`
 	}
 	rest, err := json.Parse(line, &event, parseFlags)
-	if err == nil && len(bytes.TrimSpace(rest)) == 0 && event.Type != "" && event.Type != MentionType {
+	if err == nil && len(bytes.TrimSpace(rest)) == 0 && event.Type != "" && event.Type != MentionType && event.Type != RetractionType {
 		return errOtherType
 	}
 	return nil

@@ -84,6 +84,20 @@ func TestBatchRoundTrip(t *testing.T) {
 	})
 }
 
+// A retraction travels between mentions, with little more than what it takes back.
+func TestRetractionRoundTrip(t *testing.T) {
+	m := exampleMention()
+	gone := social.Mention{Node: m.Node, EventKey: m.EventKey, Version: social.Deleted(), Retracted: true, Source: m.Source, Time: m.Time, RecordedTime: m.RecordedTime}
+	batch := EndBatch(AppendMention(AppendMention(BeginBatch(nil), "/polyphony/x", &m), "/polyphony/x", &gone))
+	got, err := DecodeBatch(nil, batch)
+	if diff := cmp.Diff([]social.Mention{m, gone}, got); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	if strings.Count(string(batch), RetractionType) != 1 || strings.Count(string(batch), string(m.Kind)) != 1 {
+		t.Errorf("%s", batch)
+	}
+}
+
 // A bad line is told of and harms none of its neighbours; other types are skipped, whatever they carry.
 func TestDecodeBatchGoesOn(t *testing.T) {
 	m := exampleMention()
@@ -105,8 +119,9 @@ func TestDecodeBatchGoesOn(t *testing.T) {
 		}
 	}
 	f("", "")
-	f(strings.ReplaceAll(good, MentionType, RetractionType), "")
-	f(`{"specversion":"1.0","type":"`+RetractionType+`","source":"/a","id":"1","data":{"event_key":"01"}},`+"\n", "")
+	f(strings.ReplaceAll(good, MentionType, RetractionType), "no kind")
+	f(`{"specversion":"1.0","type":"`+RetractionType+`","source":"/a","id":"1","data":{"event_key":"01"}},`+"\n", "version")
+	f(strings.ReplaceAll(good, MentionType, "polyphony.metric.v1"), "")
 	f(`{"specversion":"1.0","type":"com.example.other","source":"/a","id":"1","data":"words"},`+"\n", "")
 	f(`{"specversion":"1.0","type":"com.example.other","data":{"division":7}},`+"\n", "")
 
