@@ -103,6 +103,12 @@ func (m *Matcher) Match(e *social.Event) []Match {
 	return m.settle()
 }
 
+// Country is the country that the event of the last call of Match names, and how; also where it matched nothing.
+func (m *Matcher) Country() (country, method string) {
+	m.locate()
+	return m.country, m.method
+}
+
 // Muted gives the matches that the last call of Match left out because a business unit mutes them. They are no
 // mentions, but safety screening sees them.
 func (m *Matcher) Muted() []Match { return m.muted }

@@ -54,6 +54,37 @@ type Mention struct {
 	RulesVersion   string
 }
 
+// TakenBack tells whether m no longer holds when head is the highest version known of its event in any node, and gives
+// the version of the retraction. A head that is the Floor of an edit alone says nothing about the event's time.
+func (m *Mention) TakenBack(head Version) (by Version, gone bool) {
+	if head == Deleted() {
+		return head, true
+	}
+	timed := head.Time() != anyTime
+	at := m.Time
+	if timed {
+		at = time.UnixMilli(head.Time())
+	}
+	var revision time.Time
+	if r := head.Revision(); r > 0 {
+		revision = time.UnixMilli(int64(r))
+	}
+	floor := Floor(revision, at)
+	switch {
+	case m.Version.Less(floor):
+		return floor, true
+	case timed && m.Via != ViaThread && m.Version.Less(head):
+		return m.Version, true // other words under the same id, time and edit: a retraction wins a tie
+	}
+	return Version{}, false
+}
+
+// EditFloor is the floor of an edit of an event whose time is not known.
+func EditFloor(revision time.Time) Version { return Floor(revision, time.UnixMilli(anyTime)) }
+
+// anyTime is the latest time that a version has room for, and none that an event has.
+const anyTime = ones44
+
 // ValidTime reports whether t is from 1970-01-01 to 2106-02-06, in UTC: the days whose hours and minutes have a number in
 // the tables. Any other would be stored as an instant of another century.
 func ValidTime(t time.Time) bool {
@@ -124,17 +155,17 @@ const (
 
 // OwnVersion is the version of a mention by its own words or account. 39 bits of a hash of the content break ties.
 func OwnVersion(revision, at time.Time, hash uint64) Version {
-	return versionOf(revision, at, ownRank|hash&(ownRank-1))
+	return VersionOf(revision, at, ownRank|hash&(ownRank-1))
 }
 
 // ThreadVersion is the nth decision, from 1, that an event is or is no mention through its thread.
 func ThreadVersion(revision, at time.Time, n uint64) Version {
-	return versionOf(revision, at, n&(ownRank-1))
+	return VersionOf(revision, at, n&(ownRank-1))
 }
 
 // Floor is below all that is said of an event as of a revision and a time, and above all that was said before: a
 // retraction with this version takes back what nothing new stands for.
-func Floor(revision, at time.Time) Version { return versionOf(revision, at, 0) }
+func Floor(revision, at time.Time) Version { return VersionOf(revision, at, 0) }
 
 // Deleted is the version of a deletion: nothing is higher.
 func Deleted() Version {
@@ -145,7 +176,8 @@ func Deleted() Version {
 	return v
 }
 
-func versionOf(revision, at time.Time, rank uint64) Version {
+// VersionOf packs the parts of a version, a zero revision for a post as first written.
+func VersionOf(revision, at time.Time, rank uint64) Version {
 	var rev uint64
 	if !revision.IsZero() {
 		rev = uint64(revision.UnixMilli()) & ones44
@@ -158,6 +190,9 @@ func versionOf(revision, at time.Time, rank uint64) Version {
 }
 
 const ones44 = 1<<44 - 1
+
+// Less orders versions.
+func (v Version) Less(o Version) bool { return string(v[:]) < string(o[:]) }
 
 // Revision is the edit time in ms within v, 0 for a post as first written.
 func (v Version) Revision() uint64 { return binary.BigEndian.Uint64(v[:8]) >> 20 }

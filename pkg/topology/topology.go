@@ -18,20 +18,24 @@ var (
 	// Rejects holds what could not be processed, with its original bytes.
 	Rejects = Stream{Name: "REJECTS", Subject: "social.rejects.*.*", Share: 10}
 	// Mentions is public: enriched, pseudonymised.
-	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 40}
-	// Facts is internal: statements about posts and sealed originals, on their way to storage.
+	Mentions = Stream{Name: "MENTIONS", Subject: "social.mentions.*.*", Share: 35}
+	// Facts is internal: sealed originals on their way to storage.
 	Facts = Stream{Name: "FACTS", Subject: "social.facts.*", Share: 10}
+	// Threads is internal: events about events, what refers to others and statements about posts.
+	Threads = Stream{Name: "THREADS", Subject: "social.threads.*", Share: 5}
 )
 
 // Keep is how long acknowledged messages stay, for other subscribers and for replay, where the company does not say.
 const Keep = 72 * time.Hour
 
 // Streams lists all of them.
-func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts} }
+func Streams() []Stream { return []Stream{Raw, Rejects, Mentions, Facts, Threads} }
 
 const (
 	// StatementsSubject is where frames of statements are published.
-	StatementsSubject = "social.facts.statements"
+	StatementsSubject = "social.threads.statements"
+	// ReferencesSubject is where frames of references are published.
+	ReferencesSubject = "social.threads.references"
 	// OriginalsSubject is where batches of sealed originals are published.
 	OriginalsSubject = "social.facts.originals"
 )
@@ -58,12 +62,13 @@ var (
 	EnrichRaw         = Consumer{Raw, "enricher"}
 	AggregateMentions = Consumer{Mentions, "aggregator"}
 	AggregateFacts    = Consumer{Facts, "aggregator"}
+	AggregateThreads  = Consumer{Threads, "aggregator"}
 	AggregateRejects  = Consumer{Rejects, "aggregator"}
 )
 
 // Consumers lists all of them.
 func Consumers() []Consumer {
-	return []Consumer{EnrichRaw, AggregateMentions, AggregateFacts, AggregateRejects}
+	return []Consumer{EnrichRaw, AggregateMentions, AggregateFacts, AggregateThreads, AggregateRejects}
 }
 
 const (

@@ -42,7 +42,7 @@ func BenchmarkBareInsert(b *testing.B) {
 			input := s.facts.input()
 			input.Reset()
 			for _, r := range sortRows(bench.mentions) {
-				s.facts.append(&bench.mentions[r.index])
+				s.facts.append(&bench.mentions[r.index], storedVersion(&bench.mentions[r.index]))
 			}
 			bench.measure(func() {
 				if err := s.insert(b.Context(), "mentions_store", input); err != nil {

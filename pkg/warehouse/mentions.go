@@ -30,8 +30,10 @@ const (
 // social.Deleted or of another time than its version's. A time that is not a social.ValidTime is an error before
 // anything is written, and no repeat mends it: see Retry.
 //
-// First the locations are written, then the facts, then the touches: whatever stops it in between, the caller's
-// repeat completes it, and no reader ever takes a sealed number that lacks facts which were acknowledged.
+// First the locations are written, then what is known to take them back is read, then the facts are written, then the
+// touches: whatever stops it in between, the caller's repeat completes it, and no reader ever takes a sealed number that
+// lacks facts which were acknowledged. Whoever learns that an event no longer holds first writes its head and then looks
+// for locations, so of two that do both at once one sees the other.
 func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mention) error {
 	for i := range mentions {
 		if m := &mentions[i]; !social.ValidTime(m.Time) || !social.ValidTime(m.RecordedTime) {
@@ -47,7 +49,11 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 			if err := s.insertLocations(ctx, mentions, chunk); err != nil {
 				return err
 			}
-			if err := s.insertFacts(ctx, mentions, chunk); err != nil {
+			back, err := s.takenBack(ctx, mentions, chunk)
+			if err != nil {
+				return err
+			}
+			if err := s.insertFacts(ctx, mentions, chunk, back); err != nil {
 				return err
 			}
 		}
@@ -61,7 +67,7 @@ var errTime = errors.New("the tables reach from 1970-01-01 to 2106-02-06")
 // row is the sort key of one fact and its place in the caller's slice.
 type row struct {
 	node  uint32 // rank of the node in the order of the table
-	index int32 // in the caller's slice
+	index int32  // in the caller's slice
 	ms    int64
 	key   [2]uint64
 }
@@ -275,8 +281,7 @@ func (c *factColumns) input() proto.Input {
 	}
 }
 
-func (c *factColumns) append(m *social.Mention) {
-	v := storedVersion(m)
+func (c *factColumns) append(m *social.Mention, v version) {
 	c.division.Append(m.Node.Division)
 	c.territory.Append(m.Node.Territory)
 	c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
@@ -328,11 +333,17 @@ func (c *factColumns) append(m *social.Mention) {
 	c.rulesVersion.Append(m.RulesVersion)
 }
 
-func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, rows []row) error {
+// insertFacts stores mentions, and retractions of the versions in back instead of those whose index is there.
+func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, rows []row, back map[int32]social.Version) error {
 	input := s.facts.input()
 	input.Reset()
 	for i := range rows {
-		s.facts.append(&mentions[rows[i].index])
+		m := &mentions[rows[i].index]
+		if by, gone := back[rows[i].index]; gone {
+			m = &social.Mention{Node: m.Node, EventKey: m.EventKey, AuthorKey: m.AuthorKey, Source: m.Source, Time: m.Time,
+				RecordedTime: m.RecordedTime, Via: m.Via, Retracted: true, Version: by}
+		}
+		s.facts.append(m, storedVersion(m))
 	}
 	return s.insert(ctx, "mentions_store", input)
 }

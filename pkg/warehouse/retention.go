@@ -46,6 +46,9 @@ func (w *Warehouse) SetRetention(ctx context.Context, r Retention) error {
 		tableTTL("mentions_store", "time", mentions+slack),
 		tableTTL("locations", "time", mentions+slack),
 		tableTTL("statements", "time", mentions+slack),
+		keptTTL("selves", mentions+slack),
+		keptTTL("edges", mentions+slack),
+		columnTTL("selves", "text String", "time", text),
 		tableTTL("node_hours", "hour", metrics),
 		tableTTL("touches", "hour", metrics),
 	}
@@ -75,6 +78,15 @@ func tableTTL(table, time string, hours uint32) string {
 		return fmt.Sprintf("ALTER TABLE %s REMOVE TTL", table)
 	}
 	return fmt.Sprintf("ALTER TABLE %s MODIFY TTL toDateTime(%s) + INTERVAL %d HOUR", table, time, hours)
+}
+
+// keptTTL lets go what waited for nothing when it expires, and what is kept with the mentions.
+func keptTTL(table string, hours uint32) string {
+	end := fmt.Sprintf("expires + INTERVAL %d HOUR", hours)
+	if hours == 0 {
+		end = "toDateTime(4294944000, 'UTC')"
+	}
+	return fmt.Sprintf("ALTER TABLE %s MODIFY TTL if(kept, %s, expires)", table, end)
 }
 
 // nothingToRemove recognises what ClickHouse says when a TTL that shall go is not there.

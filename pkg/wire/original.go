@@ -6,6 +6,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/segmentio/encoding/json"
+
 	"polyphony/pkg/social"
 )
 
@@ -61,12 +63,39 @@ func field(b []byte) (value, rest []byte, ok bool) {
 	return b[n : n+int(size)], b[n+int(size):], true
 }
 
-// AppendIdentity appends what leads back to the person behind an event: the plain text of an original.
+// AppendIdentity appends what leads back to the person behind an event, and what a mention does not keep of it: the
+// plain text of an original.
 func AppendIdentity(dst []byte, e *social.Event) []byte {
 	for _, field := range [...]struct{ name, value string }{
 		{`{"id":`, e.ID}, {`,"url":`, e.URL}, {`,"author_id":`, e.Author.ID}, {`,"handle":`, e.Author.Handle}, {`,"name":`, e.Author.Name},
+		{`,"account":`, e.Account}, {`,"title":`, e.Title},
 	} {
-		dst = appendString(append(dst, field.name...), field.value)
+		if field.value != "" || field.name[0] == '{' {
+			dst = appendString(append(dst, field.name...), field.value)
+		}
+	}
+	if len(e.Hashtags) > 0 {
+		dst = appendNames(dst, `,"hashtags":[`, e.Hashtags)
 	}
 	return append(dst, '}')
+}
+
+// DecodeIdentity puts back into e what AppendIdentity wrote of it. Strings alias identity.
+func DecodeIdentity(e *social.Event, identity []byte) error {
+	var raw struct {
+		ID       string   `json:"id"`
+		URL      string   `json:"url"`
+		AuthorID string   `json:"author_id"`
+		Handle   string   `json:"handle"`
+		Name     string   `json:"name"`
+		Account  string   `json:"account"`
+		Title    string   `json:"title"`
+		Hashtags []string `json:"hashtags"`
+	}
+	if _, err := json.Parse(identity, &raw, parseFlags); err != nil {
+		return fmt.Errorf("decoding an original: %w", err)
+	}
+	e.ID, e.URL, e.Account, e.Title, e.Hashtags = raw.ID, raw.URL, raw.Account, raw.Title, raw.Hashtags
+	e.Author.ID, e.Author.Handle, e.Author.Name = raw.AuthorID, raw.Handle, raw.Name
+	return nil
 }

@@ -67,18 +67,96 @@ ORDER BY (event_key, division, territory, time)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
--- What was said of an event later: deleted or not, its newest edit (ms since 1970, 0 for none), its earliest time. An
--- event never edited, deleted or seen with two times has no row.
+-- The highest version of an event that holds in any node, as far as it is not just the one version there is: an edit, an
+-- earlier time, other words under the same id and time, or, highest of all, its deletion. Whoever writes a mention looks
+-- here, and what is below is stored as taken back: readers need not look.
 CREATE TABLE IF NOT EXISTS heads
 (
     event_key FixedString(16),
-    deleted   SimpleAggregateFunction(max, UInt8),
-    revision  SimpleAggregateFunction(max, UInt64),
-    time      SimpleAggregateFunction(min, DateTime64(3, 'UTC'))
+    version   UInt128
 )
-ENGINE = AggregatingMergeTree
+ENGINE = ReplacingMergeTree(version)
 ORDER BY event_key
 SETTINGS index_granularity = 256, auto_statistics_types = '';
+
+-- Who asked that all they wrote up to a time be deleted. Whoever writes a mention looks here too.
+CREATE TABLE IF NOT EXISTS author_heads
+(
+    author_key FixedString(16),
+    until      DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(until)
+ORDER BY author_key
+SETTINGS index_granularity = 256, auto_statistics_types = '';
+
+-- What an event would be as a mention of any node: of each that refers to others ('reference', and once it is edited
+-- 'edited'), and of each that was edited ('before', as it was first written). The version is the whole of it, with the
+-- time. What waits for its post is dropped when it has waited long enough; what is a mention is `kept` as long as those.
+CREATE TABLE IF NOT EXISTS selves
+(
+    event_key         FixedString(16) CODEC(NONE),
+    part              Enum8('reference' = 1, 'edited' = 2, 'before' = 3),
+    targets           Array(FixedString(16)),
+    until             DateTime64(3, 'UTC'),
+    kept              Bool,
+    expires           DateTime('UTC'),
+    sealed            String CODEC(NONE),
+    time              DateTime64(3, 'UTC'),
+    version           UInt128,
+    is_deleted        UInt8,
+    recorded_time     DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
+    source            String,
+    kind              Enum8('post' = 1, 'reply' = 2, 'share' = 3, 'reaction' = 4, 'follow' = 5, 'view' = 6),
+    author_key        FixedString(16) CODEC(NONE),
+    parent_key        FixedString(16),
+    root_key          FixedString(16),
+    parent_author_key FixedString(16),
+    via               Enum8('text' = 1, 'account' = 2, 'thread' = 3),
+    account           String,
+    owned             Bool,
+    by_company        Bool,
+    bot               Bool,
+    role              Enum8('unknown' = 0, 'patient' = 1, 'caregiver' = 2, 'hcp' = 3, 'employee' = 4, 'partner' = 5,
+        'company' = 6, 'other' = 7),
+    role_confidence   Float32,
+    lang              String,
+    country           String,
+    country_method    Enum8('none' = 0, 'place' = 1, 'author' = 2, 'account' = 3, 'language' = 4),
+    sentiment         Float32, -- NaN when not judged
+    products          Array(String),
+    competitors       Array(String),
+    topics            Array(String),
+    needs             Array(String),
+    is_question       Bool,
+    ae_elements       UInt8,
+    ae_screened       Bool,
+    ae_serious        Bool,
+    offlabel          Bool,
+    cluster_id        UInt64,
+    followers         Int64,
+    text              String,
+    rules_version     String
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
+ORDER BY (event_key, part)
+TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
+SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '',
+    ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
+
+-- Which events refer to an event: the other direction of the targets in selves.
+CREATE TABLE IF NOT EXISTS edges
+(
+    target_key FixedString(16) CODEC(NONE),
+    event_key  FixedString(16) CODEC(NONE),
+    kept       Bool,
+    expires    DateTime('UTC')
+)
+ENGINE = ReplacingMergeTree(expires)
+PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
+ORDER BY (target_key, event_key)
+TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
+SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
 -- A random number for every change to the facts of a node-hour. Their wrapping sum names the state of those facts.
 CREATE TABLE IF NOT EXISTS touches

@@ -94,8 +94,9 @@ type worker struct {
 // matcher is a version's matcher with what the worker needs of its rules.
 type matcher struct {
 	*nodes.Matcher
-	version string
-	origin  string // CloudEvents source of all mentions
+	version    string
+	origin     string        // CloudEvents source of all mentions
+	threadWait time.Duration // how long a reference waits for its post
 }
 
 // cycle is the whole of it: enrich every frame, publish per node, and by returning nil acknowledge the frames.
@@ -107,7 +108,11 @@ func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
 			return err
 		}
 	}
-	if err := w.publish(ctx, w.out.messages()); err != nil {
+	// Mentions first: whoever reads a fact finds the mention that goes with it in its stream.
+	if err := w.publish(ctx, w.out.mentionMessages()); err != nil {
+		return err
+	}
+	if err := w.publish(ctx, w.out.factMessages()); err != nil {
 		return err
 	}
 	w.metrics.cycle(&w.out, len(frames), time.Since(start))
@@ -175,16 +180,26 @@ func (w *worker) event(m *matcher, d *bus.Delivery, line []byte, recorded time.T
 		return
 	}
 	matches := m.Match(e)
+	reference := w.enrichment.reference(e, m, matches, recorded)
+	if reference != nil {
+		w.out.reference(reference)
+	}
 	if len(matches) == 0 {
 		w.out.unmatched++
-		return
+		if reference == nil {
+			return
+		}
 	}
 	var event, author social.Key
 	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
 		w.out.mention(m.origin, mention)
 		event, author = mention.EventKey, mention.AuthorKey
 	}
-	w.out.original(w.enrichment.original(e, event, recorded))
+	if len(matches) > 0 {
+		w.out.original(w.enrichment.original(e, event, recorded))
+	} else {
+		event, author = reference.Mention.EventKey, reference.Mention.AuthorKey
+	}
 	if e.Counters != nil {
 		w.out.statement(w.enrichment.counters(e, event, author, m.version, recorded))
 	}

@@ -2,6 +2,7 @@ package enrich
 
 import (
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,7 +37,7 @@ func (en *Enrichment) Mentions(e *social.Event, matches []nodes.Match, version s
 		}
 		mention := en.mention(e, matches[0].Country, version, recorded)
 		for i := range matches {
-			en.place(&mention, &matches[i], e.Time)
+			place(&mention, &matches[i])
 			if !yield(&mention) {
 				return
 			}
@@ -48,7 +49,7 @@ func (en *Enrichment) Mentions(e *social.Event, matches []nodes.Match, version s
 // needs, safety) stays unknown here, never guessed.
 func (en *Enrichment) mention(e *social.Event, country, version string, recorded time.Time) social.Mention {
 	parent := parentOf(e)
-	return social.Mention{
+	m := social.Mention{
 		EventKey: en.keyer.Key(e.Source, e.ID), AuthorKey: en.keyer.Key(e.Source, e.Author.ID),
 		ParentKey: en.keyer.Key(e.Source, parent.ID), ParentAuthorKey: en.keyer.Key(e.Source, parent.AuthorID),
 		RootKey: en.keyer.Key(e.Source, e.RootID),
@@ -56,6 +57,8 @@ func (en *Enrichment) mention(e *social.Event, country, version string, recorded
 		Bot: e.Author.Bot, Role: social.RoleUnknown, Lang: e.Lang, Followers: e.Author.Followers,
 		Text: en.masker.mask(e, country), RulesVersion: version,
 	}
+	m.Version = social.OwnVersion(time.Time{}, e.Time, en.contentHash(e, &m))
+	return m
 }
 
 // parentOf is the post that an event answers, shares or reacts to.
@@ -66,37 +69,72 @@ func parentOf(e *social.Event) social.Ref {
 	return e.Object
 }
 
-// place fills in what concerns one node, and the version, which covers all of it.
-func (en *Enrichment) place(m *social.Mention, match *nodes.Match, at time.Time) {
+// place fills in what concerns one node.
+func place(m *social.Mention, match *nodes.Match) {
 	m.Node, m.Via = match.Node, match.Via
 	m.Account, m.Owned, m.ByCompany = match.Account, match.Owned, match.ByCompany
 	m.Products, m.Competitors, m.Topics = match.Products, match.Competitors, match.Topics
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
-	m.Version = social.OwnVersion(time.Time{}, at, en.contentHash(m))
 }
 
-// contentHash covers all of a mention but when and under which rules version it was seen: the same event sent again
-// has the same version.
-func (en *Enrichment) contentHash(m *social.Mention) uint64 {
+// contentHash covers what an event says and by whom, not where it belongs and under which rules: of two events with one
+// id and time, one stands in all nodes, and the same event sent again has the same version under any rules.
+func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	b := en.content[:0]
-	for _, v := range [...]string{m.Source, string(m.Kind), string(m.Via), m.Account, m.Role, m.Lang, m.Country, m.CountryMethod, m.Text} {
+	for _, v := range [...]string{e.Source, string(e.Kind), e.Title, e.Text, e.Lang, e.Author.Country, e.PlaceCountry, e.Account} {
 		b = append(append(b, v...), 0)
 	}
-	for _, list := range [...][]string{m.Products, m.Competitors, m.Topics} {
-		for _, v := range list {
-			b = append(append(b, v...), 0)
-		}
-		b = append(b, 1)
+	for _, tag := range e.Hashtags {
+		b = append(append(b, tag...), 0)
 	}
-	b = strconv.AppendBool(b, m.Owned)
-	b = strconv.AppendBool(b, m.ByCompany)
-	b = strconv.AppendBool(b, m.Bot)
-	b = strconv.AppendInt(b, m.Followers, 10)
+	b = strconv.AppendBool(b, e.Author.Bot)
+	b = strconv.AppendInt(b, e.Author.Followers, 10)
 	for _, k := range [...]*social.Key{&m.AuthorKey, &m.ParentKey, &m.RootKey, &m.ParentAuthorKey} {
 		b = append(b, k[:]...)
 	}
 	en.content = b
 	return xxhash.Sum64(b)
+}
+
+// reference makes what an event leaves for its threads, nil when it names no other. It is of no node; what accounts
+// have to do with it is the same in all.
+func (en *Enrichment) reference(e *social.Event, m *matcher, matches []nodes.Match, recorded time.Time) *social.Reference {
+	targets := en.targets(e)
+	if len(targets) == 0 {
+		return nil
+	}
+	country, method := m.Country()
+	r := &social.Reference{Mention: en.mention(e, country, m.version, recorded), Targets: targets,
+		Until: recorded.Add(m.threadWait), Kept: len(matches) > 0}
+	r.Mention.Via, r.Mention.Country, r.Mention.CountryMethod = social.ViaThread, country, method
+	for i := range matches {
+		if match := &matches[i]; match.Via == social.ViaAccount {
+			r.Mention.Account, r.Mention.Owned, r.Mention.ByCompany = match.Account, match.Owned, match.ByCompany
+			break
+		}
+	}
+	r.Sealed = slices.Clone(en.original(e, r.Mention.EventKey, recorded).Sealed)
+	return r
+}
+
+// targets are the events that e names, each once and not itself.
+func (en *Enrichment) targets(e *social.Event) []social.Key {
+	var ids [3]string
+	n := 0
+	for _, id := range [...]string{e.InReplyTo.ID, e.Object.ID, e.RootID} {
+		if id != "" && id != e.ID && !slices.Contains(ids[:n], id) {
+			ids[n] = id
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	targets := make([]social.Key, n)
+	for i, id := range ids[:n] {
+		targets[i] = en.keyer.Key(e.Source, id)
+	}
+	return targets
 }
 
 // original seals what leads back to the author: to answer a post, somebody with the right to must find it. It is

@@ -16,9 +16,11 @@ import (
 type outbox struct {
 	nodes      map[social.Node]*nodeBatch
 	ready      []bus.Message
-	lent       [][]byte // memory of ready messages, free again at the next reset
+	facts      []bus.Message // to follow when the others are stored
+	lent       [][]byte      // memory of ready messages, free again at the next reset
 	free       [][]byte
 	statements []byte // lines
+	references []byte // lines
 	originals  []byte // the batch in the making
 
 	events, unmatched, mentions, rejected int
@@ -42,7 +44,8 @@ func (o *outbox) reset() {
 	if o.free = append(o.free, o.lent...); len(o.free) > keptBatches {
 		o.free = o.free[:keptBatches]
 	}
-	o.ready, o.lent, o.statements, o.originals = o.ready[:0], o.lent[:0], o.statements[:0], nil
+	o.ready, o.lent, o.originals = o.ready[:0], o.lent[:0], nil
+	o.statements, o.references, o.facts = o.statements[:0], o.references[:0], o.facts[:0]
 	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
 }
 
@@ -103,12 +106,14 @@ func (o *outbox) original(original *social.Original) {
 func (o *outbox) closeOriginals() {
 	if len(o.originals) > 0 {
 		o.lent = append(o.lent, o.originals)
-		o.ready = append(o.ready, bus.Message{Subject: topology.OriginalsSubject, Data: o.originals})
+		o.facts = append(o.facts, bus.Message{Subject: topology.OriginalsSubject, Data: o.originals})
 		o.originals = nil
 	}
 }
 
 func (o *outbox) statement(s *social.Statement) { o.statements = wire.AppendStatement(o.statements, s) }
+
+func (o *outbox) reference(r *social.Reference) { o.references = wire.AppendReference(o.references, r) }
 
 // reject keeps what could not be processed of a delivery. Its id follows from the delivery, so that a repeat of the
 // cycle stores it once.
@@ -125,8 +130,8 @@ func (o *outbox) reject(d *bus.Delivery, r *wire.Reject) {
 	})
 }
 
-// messages closes every batch. They are valid until the next reset.
-func (o *outbox) messages() []bus.Message {
+// mentionMessages closes the batches of all nodes. They, and rejects, are valid until the next reset.
+func (o *outbox) mentionMessages() []bus.Message {
 	for node, b := range o.nodes {
 		if b.n > 0 {
 			o.close(b)
@@ -135,12 +140,22 @@ func (o *outbox) messages() []bus.Message {
 			delete(o.nodes, node)
 		}
 	}
-	o.closeOriginals()
-	for frame, info := range wire.EncodeFrame(o.statements) {
-		o.ready = append(o.ready, bus.Message{
-			Subject: topology.StatementsSubject, Data: frame,
-			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)}},
-		})
-	}
 	return o.ready
+}
+
+// factMessages closes the batches of facts. They are valid until the next reset.
+func (o *outbox) factMessages() []bus.Message {
+	o.closeOriginals()
+	for _, lines := range [...]struct {
+		subject string
+		bytes   []byte
+	}{{topology.ReferencesSubject, o.references}, {topology.StatementsSubject, o.statements}} {
+		for frame, info := range wire.EncodeFrame(lines.bytes) {
+			o.facts = append(o.facts, bus.Message{
+				Subject: lines.subject, Data: frame,
+				Header: bus.Header{topology.HeaderSize: {strconv.Itoa(info.Size)}, topology.HeaderEvents: {strconv.Itoa(info.Events)}},
+			})
+		}
+	}
+	return o.facts
 }

@@ -49,7 +49,8 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	if len(w.matchers) >= keptVersions {
 		clear(w.matchers)
 	}
-	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + rules.Company().ID}
+	company := rules.Company()
+	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + company.ID, threadWait: company.ThreadWait}
 	w.matchers[version] = m
 	return m, nil
 }

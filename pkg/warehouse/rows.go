@@ -1,0 +1,211 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/social"
+)
+
+// storedColumns are a mention's, but for its node, as mentionRow reads them.
+const storedColumns = `toString(event_key) AS event_key, toUInt64(bitShiftRight(version, 64)) AS high, toUInt64(version) AS low,
+	time, recorded_time, source, toString(kind) AS kind, toString(author_key) AS author_key, toString(parent_key) AS parent_key,
+	toString(root_key) AS root_key, toString(parent_author_key) AS parent_author_key, toString(via) AS via, account, owned,
+	by_company, bot, toString(role) AS role, role_confidence, lang, country, toString(country_method) AS country_method,
+	sentiment, products, competitors, topics, needs, is_question, ae_elements, ae_screened, ae_serious, offlabel, cluster_id,
+	followers, text, rules_version`
+
+// mentionRow is a mention as it is read, keys as 16 bytes.
+type mentionRow struct {
+	EventKey        string    `ch:"event_key"`
+	High            uint64    `ch:"high"`
+	Low             uint64    `ch:"low"`
+	Time            time.Time `ch:"time"`
+	RecordedTime    time.Time `ch:"recorded_time"`
+	Source          string    `ch:"source"`
+	Kind            string    `ch:"kind"`
+	AuthorKey       string    `ch:"author_key"`
+	ParentKey       string    `ch:"parent_key"`
+	RootKey         string    `ch:"root_key"`
+	ParentAuthorKey string    `ch:"parent_author_key"`
+	Via             string    `ch:"via"`
+	Account         string    `ch:"account"`
+	Owned           bool      `ch:"owned"`
+	ByCompany       bool      `ch:"by_company"`
+	Bot             bool      `ch:"bot"`
+	Role            string    `ch:"role"`
+	RoleConfidence  float32   `ch:"role_confidence"`
+	Lang            string    `ch:"lang"`
+	Country         string    `ch:"country"`
+	CountryMethod   string    `ch:"country_method"`
+	Sentiment       float32   `ch:"sentiment"`
+	Products        []string  `ch:"products"`
+	Competitors     []string  `ch:"competitors"`
+	Topics          []string  `ch:"topics"`
+	Needs           []string  `ch:"needs"`
+	IsQuestion      bool      `ch:"is_question"`
+	AEElements      uint8     `ch:"ae_elements"`
+	AEScreened      bool      `ch:"ae_screened"`
+	AESerious       bool      `ch:"ae_serious"`
+	OffLabel        bool      `ch:"offlabel"`
+	ClusterID       uint64    `ch:"cluster_id"`
+	Followers       int64     `ch:"followers"`
+	Text            string    `ch:"text"`
+	RulesVersion    string    `ch:"rules_version"`
+}
+
+func (r *mentionRow) mention() social.Mention {
+	m := social.Mention{
+		EventKey: social.Key([]byte(r.EventKey)), Source: r.Source, Kind: social.Kind(r.Kind), Time: r.Time.UTC(), RecordedTime: r.RecordedTime.UTC(),
+		AuthorKey: social.Key([]byte(r.AuthorKey)), ParentKey: social.Key([]byte(r.ParentKey)), RootKey: social.Key([]byte(r.RootKey)),
+		ParentAuthorKey: social.Key([]byte(r.ParentAuthorKey)), Via: social.Via(r.Via), Account: r.Account, Owned: r.Owned,
+		ByCompany: r.ByCompany, Bot: r.Bot, Role: r.Role, RoleConfidence: r.RoleConfidence, Lang: r.Lang, Country: r.Country,
+		CountryMethod: r.CountryMethod, Products: r.Products, Competitors: r.Competitors, Topics: r.Topics, Needs: r.Needs,
+		IsQuestion: r.IsQuestion, AEElements: r.AEElements, AEScreened: r.AEScreened, AESerious: r.AESerious, OffLabel: r.OffLabel,
+		ClusterID: r.ClusterID, Followers: r.Followers, Text: r.Text, RulesVersion: r.RulesVersion,
+	}
+	if !math.IsNaN(float64(r.Sentiment)) {
+		m.Sentiment = &r.Sentiment
+	}
+	return m
+}
+
+// selfRow is a row of selves.
+type selfRow struct {
+	mentionRow
+	Part    int8      `ch:"part"`
+	Targets []string  `ch:"targets"`
+	Until   time.Time `ch:"until"`
+	Kept    bool      `ch:"kept"`
+	Sealed  string    `ch:"sealed"`
+}
+
+func (r *selfRow) self() Self {
+	self := Self{Before: selfPart(r.Part) == partBefore, Reference: social.Reference{
+		Mention: r.mention(), Until: r.Until.UTC(), Kept: r.Kept, Sealed: []byte(r.Sealed)}}
+	self.Mention.Version = unpacked(proto.UInt128{High: r.High, Low: r.Low})
+	for _, k := range r.Targets {
+		self.Targets = append(self.Targets, social.Key([]byte(k)))
+	}
+	return self
+}
+
+// publicVersion is the version that a row of mentions_store was stored with.
+func publicVersion(v version, at time.Time) social.Version {
+	if v == (version{^uint64(0), ^uint64(0)}) {
+		return social.Deleted()
+	}
+	var revision time.Time
+	if ms := v.hi >> 20; ms > 0 {
+		revision = time.UnixMilli(int64(ms))
+	}
+	return social.VersionOf(revision, at, v.hi<<44>>24|v.lo>>44)
+}
+
+// Standing reads how events stand in every node where they ever were a mention: node, event, author, times, version, via, and
+// whether they were taken back. What they say is left out. A time at which an event never happens again is of version
+// social.Deleted.
+func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing []social.Mention, err error) {
+	var (
+		event, author       proto.ColFixedStr16
+		division, territory proto.ColStr
+		at, recorded        = newTimes(), newTimes()
+		versions            proto.ColUInt128
+		gone, via           proto.ColUInt8
+	)
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT event_key, toString(division) AS division, toString(territory) AS territory, time, max(version) AS newest,
+				argMax(is_deleted, version) AS gone, toUInt8(argMax(via, version)) AS via, argMax(recorded_time, version) AS recorded,
+				max(author_key) AS author_key
+			FROM mentions_store
+			WHERE (division, territory, time, event_key) IN
+				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
+			GROUP BY event_key, division, territory, time`, events,
+			proto.Results{
+				{Name: "event_key", Data: &event}, {Name: "division", Data: &division}, {Name: "territory", Data: &territory},
+				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "gone", Data: &gone}, {Name: "via", Data: &via},
+				{Name: "recorded", Data: recorded}, {Name: "author_key", Data: &author},
+			}, func(i int) {
+				m := social.Mention{
+					Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i], AuthorKey: author[i],
+					Time: time.UnixMilli(int64(at.Data[i])).UTC(), RecordedTime: time.UnixMilli(int64(recorded.Data[i])).UTC(),
+					Retracted: gone[i] != 0, Via: []social.Via{"", social.ViaText, social.ViaAccount, social.ViaThread}[via[i]&3],
+				}
+				m.Version = publicVersion(version{versions[i].High, versions[i].Low}, m.Time)
+				standing = append(standing, m)
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading how events stand: %w", err)
+	}
+	return standing, nil
+}
+
+// Edge says that an event refers to another.
+type Edge struct{ Target, Event social.Key }
+
+// Referring reads which events refer to any of these.
+func (w *Warehouse) Referring(ctx context.Context, targets []social.Key) (edges []Edge, err error) {
+	var target, event proto.ColFixedStr16
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT DISTINCT target_key, event_key FROM edges WHERE target_key IN (SELECT key FROM asked)`, targets,
+			proto.Results{{Name: "target_key", Data: &target}, {Name: "event_key", Data: &event}}, func(i int) {
+				edges = append(edges, Edge{Target: target[i], Event: event[i]})
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading which events refer to %d others: %w", len(targets), err)
+	}
+	return edges, nil
+}
+
+// Heads reads the highest versions of events, for those of which one was put.
+func (w *Warehouse) Heads(ctx context.Context, events []social.Key) (heads map[social.Key]social.Version, err error) {
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		heads, err = s.heads(ctx, events)
+		return err
+	})
+	return heads, err
+}
+
+// WrittenBy finds the events of authors up to the time of each, mentions or not. It reads all of two columns.
+func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Time) (events []social.Key, err error) {
+	authors := make([]social.Key, 0, len(until))
+	for k := range until {
+		authors = append(authors, k)
+	}
+	var event, author proto.ColFixedStr16
+	at := newTimes()
+	seen := map[social.Key]bool{}
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT author_key, event_key, min(time) AS time FROM
+			(
+				SELECT author_key, event_key, time FROM mentions_store WHERE author_key IN (SELECT key FROM asked)
+				UNION ALL
+				SELECT author_key, event_key, time FROM selves WHERE author_key IN (SELECT key FROM asked)
+			) GROUP BY author_key, event_key`, authors,
+			proto.Results{{Name: "author_key", Data: &author}, {Name: "event_key", Data: &event}, {Name: "time", Data: at}}, func(i int) {
+				if !time.UnixMilli(int64(at.Data[i])).After(until[author[i]]) && !seen[event[i]] {
+					seen[event[i]] = true
+					events = append(events, event[i])
+				}
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading what %d authors wrote: %w", len(authors), err)
+	}
+	return events, nil
+}
+
+// AuthorHeads reads until when all that authors wrote is deleted, for those who asked for it.
+func (w *Warehouse) AuthorHeads(ctx context.Context, authors []social.Key) (heads map[social.Key]time.Time, err error) {
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		heads, err = s.authorHeads(ctx, authors)
+		return err
+	})
+	return heads, err
+}

@@ -1,0 +1,267 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+
+	"polyphony/pkg/social"
+)
+
+// selfPart is the Enum8 of selves.
+type selfPart int8
+
+const (
+	partReference selfPart = 1 // refers to others
+	partEdited    selfPart = 2 // the same, as edited
+	partBefore    selfPart = 3 // was edited, as first written
+)
+
+// waitFactor times its own wait is how long a reference stays that nothing adopts: its post may have to wait itself for
+// another, up to so many deep.
+const waitFactor = 3
+
+// selfColumns are the columns of selves.
+type selfColumns struct {
+	facts   *factColumns
+	part    enumColumn
+	targets *proto.ColArr[[16]byte]
+	until   *proto.ColDateTime64
+	kept    proto.ColBool
+	expires proto.ColDateTime
+	sealed  proto.ColStr
+}
+
+func newSelfColumns() *selfColumns {
+	return &selfColumns{facts: newFactColumns(), targets: proto.NewArray[[16]byte](new(proto.ColFixedStr16)), until: newTimes()}
+}
+
+func (c *selfColumns) input() proto.Input {
+	input := proto.Input{
+		{Name: "part", Data: &c.part},
+		{Name: "targets", Data: c.targets},
+		{Name: "until", Data: c.until},
+		{Name: "kept", Data: &c.kept},
+		{Name: "expires", Data: &c.expires},
+		{Name: "sealed", Data: &c.sealed},
+	}
+	for _, column := range c.facts.input() {
+		if column.Name != "division" && column.Name != "territory" {
+			input = append(input, column)
+		}
+	}
+	return input
+}
+
+// InsertReferences stores what events that refer to others would be as mentions, and to what they refer. Repeats are
+// harmless; of one event the highest version holds.
+func (w *Warehouse) InsertReferences(ctx context.Context, references []social.Reference) error {
+	return w.insertReferences(ctx, references, partReference)
+}
+
+// InsertEdited stores references as they stand after an edit.
+func (w *Warehouse) InsertEdited(ctx context.Context, references []social.Reference) error {
+	return w.insertReferences(ctx, references, partEdited)
+}
+
+// InsertBefore stores events as they were first written, before an edit takes their place.
+func (w *Warehouse) InsertBefore(ctx context.Context, references []social.Reference) error {
+	return w.insertReferences(ctx, references, partBefore)
+}
+
+func (w *Warehouse) insertReferences(ctx context.Context, references []social.Reference, part selfPart) error {
+	if len(references) == 0 {
+		return nil
+	}
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
+		if err := s.insertEdges(ctx, references); err != nil {
+			return err
+		}
+		if err := s.insertSelves(ctx, references, part); err != nil {
+			return err
+		}
+		return s.dropDeleted(ctx, references)
+	})
+}
+
+func (s *sender) insertEdges(ctx context.Context, references []social.Reference) error {
+	var target, event proto.ColFixedStr16
+	var kept proto.ColBool
+	var expires proto.ColDateTime
+	for i := range references {
+		r := &references[i]
+		for _, k := range r.Targets {
+			target.Append(k)
+			event.Append(r.Mention.EventKey)
+			kept.Append(r.Kept)
+			expires.AppendRaw(expiry(r))
+		}
+	}
+	return s.insert(ctx, "edges", proto.Input{{Name: "target_key", Data: &target}, {Name: "event_key", Data: &event},
+		{Name: "kept", Data: &kept}, {Name: "expires", Data: &expires}})
+}
+
+// expiry is when a reference may go. Those that are kept go with the mentions: see SetRetention.
+func expiry(r *social.Reference) proto.DateTime {
+	if r.Kept {
+		return proto.DateTime(r.Mention.Time.Unix())
+	}
+	wait := max(0, r.Until.Sub(r.Mention.RecordedTime))
+	return proto.DateTime(r.Mention.RecordedTime.Add(waitFactor * wait).Unix())
+}
+
+func (s *sender) insertSelves(ctx context.Context, references []social.Reference, part selfPart) error {
+	if len(references) == 0 {
+		return nil
+	}
+	c := newSelfColumns()
+	for i := range references {
+		r := &references[i]
+		c.part.Append(proto.Enum8(part))
+		c.targets.Append(keysOf(r.Targets))
+		c.until.AppendRaw(proto.DateTime64(max(0, r.Until.UnixMilli())))
+		c.kept.Append(r.Kept || part == partBefore)
+		c.expires.AppendRaw(expiry(r))
+		c.sealed.AppendBytes(r.Sealed)
+		v := packed(r.Mention.Version)
+		c.facts.append(&r.Mention, version{v.High, v.Low})
+	}
+	return s.insert(ctx, "selves", c.input())
+}
+
+func keysOf(keys []social.Key) [][16]byte {
+	raw := make([][16]byte, len(keys))
+	for i, k := range keys {
+		raw[i] = k
+	}
+	return raw
+}
+
+// dropDeleted takes back the selves of events that are deleted. It looks after they are written; whoever deletes one
+// writes that first and then drops it: of two that do both at once one sees the other.
+func (s *sender) dropDeleted(ctx context.Context, references []social.Reference) error {
+	events, authors := make([]social.Key, len(references)), make([]social.Key, len(references))
+	for i := range references {
+		events[i], authors[i] = references[i].Mention.EventKey, references[i].Mention.AuthorKey
+	}
+	heads, err := s.heads(ctx, events)
+	if err != nil {
+		return err
+	}
+	until, err := s.authorHeads(ctx, authors)
+	if err != nil {
+		return err
+	}
+	var deleted []social.Key
+	for i := range references {
+		m := &references[i].Mention
+		if t, ok := until[m.AuthorKey]; heads[m.EventKey] == social.Deleted() || ok && !m.Time.After(t) {
+			deleted = append(deleted, m.EventKey)
+		}
+	}
+	return s.dropSelves(ctx, deleted)
+}
+
+// DropSelves forgets, for good, what events would be as mentions.
+func (w *Warehouse) DropSelves(ctx context.Context, events []social.Key) error {
+	return w.send(ctx, w.recordSenders, func(s *sender) error { return s.dropSelves(ctx, events) })
+}
+
+func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
+	for _, part := range []selfPart{partReference, partEdited, partBefore} {
+		gone := make([]social.Reference, len(events))
+		for i, k := range events {
+			gone[i] = social.Reference{Kept: true, Mention: social.Mention{EventKey: k, Version: social.Deleted(), Retracted: true,
+				Time: time.Now(), RecordedTime: time.Now()}}
+		}
+		if err := s.insertSelves(ctx, gone, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Self is what an event would be as a mention, with how it stands to others.
+type Self struct {
+	social.Reference
+	Before bool // as it was before an edit; else as it stands
+}
+
+// Selves reads what is known of events beyond their mentions: of each at most one as it stands, and one from before an
+// edit.
+func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	asked, err := askedTable(events)
+	if err != nil {
+		return nil, err
+	}
+	var rows []selfRow
+	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`,
+			toInt8(part) AS part, arrayMap(k -> toString(k), targets) AS targets, until, kept, sealed
+		FROM selves FINAL
+		WHERE event_key IN (SELECT key FROM asked)
+		ORDER BY event_key, part`)
+	if err != nil {
+		return nil, fmt.Errorf("reading selves: %w", err)
+	}
+	var selves []Self
+	for i := range rows {
+		self := rows[i].self()
+		n := len(selves)
+		if n > 0 && !self.Before && selves[n-1].Mention.EventKey == self.Mention.EventKey { // as edited, after as it referred
+			self.Targets, self.Until, self.Sealed = selves[n-1].Targets, selves[n-1].Until, selves[n-1].Sealed
+			selves[n-1] = self
+			continue
+		}
+		selves = append(selves, self)
+	}
+	return selves, nil
+}
+
+// Before reads events as they were first written, from the mentions themselves, whether those hold or not.
+func (w *Warehouse) Before(ctx context.Context, events []social.Key) ([]social.Reference, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	asked, err := askedTable(events)
+	if err != nil {
+		return nil, err
+	}
+	var rows []mentionRow
+	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`
+		FROM mentions_store
+		WHERE (division, territory, time, event_key) IN
+				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
+			AND NOT is_deleted AND via != 'thread' AND bitShiftRight(version, 84) = 0
+		ORDER BY event_key, time, version DESC
+		LIMIT 1 BY event_key`)
+	if err != nil {
+		return nil, fmt.Errorf("reading events as first written: %w", err)
+	}
+	var before []social.Reference
+	for i := range rows {
+		m := rows[i].mention()
+		m.Version = publicVersion(version{rows[i].High, rows[i].Low}, m.Time)
+		before = append(before, social.Reference{Mention: m})
+	}
+	return before, nil
+}
+
+func askedTable(keys []social.Key) (*ext.Table, error) {
+	table, err := ext.NewTable("asked", ext.Column("key", "FixedString(16)"))
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if err := table.Append(string(k[:])); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
+}

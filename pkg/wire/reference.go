@@ -1,0 +1,73 @@
+package wire
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/encoding/json"
+
+	"polyphony/pkg/social"
+)
+
+// rawReference is a line of a frame of references, which travel on a stream that is not public.
+type rawReference struct {
+	Until   int64              `json:"until"` // Unix ms
+	Targets []string           `json:"targets"`
+	Kept    bool               `json:"kept,omitempty"`
+	Sealed  []byte             `json:"sealed,omitempty"`
+	Data    stdjson.RawMessage `json:"data"` // as of a mention
+}
+
+// AppendReference appends r as one line of a frame.
+func AppendReference(dst []byte, r *social.Reference) []byte {
+	raw := rawReference{Until: r.Until.UnixMilli(), Kept: r.Kept, Sealed: r.Sealed, Data: AppendMentionData(nil, &r.Mention)}
+	for _, k := range r.Targets {
+		raw.Targets = append(raw.Targets, k.String())
+	}
+	out, err := json.Append(dst, &raw, 0)
+	if err != nil {
+		panic("BUG: a reference's own JSON cannot fail to encode: " + err.Error())
+	}
+	return append(out, '\n')
+}
+
+// DecodeReferences appends the lines of a decoded frame to dst. Strings alias lines. What stands before a bad line is
+// decoded.
+func DecodeReferences(dst []social.Reference, lines []byte) ([]social.Reference, error) {
+	for line := range bytes.Lines(lines) {
+		r, err := decodeReference(line)
+		if err != nil {
+			return dst, fmt.Errorf("decoding a reference: %w", err)
+		}
+		dst = append(dst, r)
+	}
+	return dst, nil
+}
+
+func decodeReference(line []byte) (r social.Reference, err error) {
+	var raw rawReference
+	if _, err := json.Parse(line, &raw, parseFlags); err != nil {
+		return r, err
+	}
+	r.Until, r.Kept, r.Sealed = time.UnixMilli(raw.Until).UTC(), raw.Kept, raw.Sealed
+	for _, s := range raw.Targets {
+		k, err := social.ParseKey(s)
+		if err != nil {
+			return r, err
+		}
+		r.Targets = append(r.Targets, k)
+	}
+	r.Mention, err = DecodeMentionData(raw.Data)
+	return r, err
+}
+
+// DecodeMentionData reads what AppendMentionData writes, also of no node. Strings alias data.
+func DecodeMentionData(data []byte) (social.Mention, error) {
+	var raw mentionData
+	if _, err := json.Parse(data, &raw, parseFlags); err != nil {
+		return social.Mention{}, fmt.Errorf("decoding a mention's data: %w", err)
+	}
+	return raw.mention()
+}
