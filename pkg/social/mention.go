@@ -1,6 +1,7 @@
 package social
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -125,6 +126,9 @@ func (k Key) String() string {
 	}
 	return hex.EncodeToString(k[:])
 }
+
+// Compare orders keys as the tables do.
+func (k Key) Compare(o Key) int { return bytes.Compare(k[:], o[:]) }
 
 // ParseKey reads what String writes.
 func ParseKey(s string) (Key, error) {

@@ -40,6 +40,9 @@ const (
 	OriginalsSubject = "social.facts.originals"
 )
 
+// RouteSubject is where enrichers answer where an edited event belongs; it is on no stream.
+const RouteSubject = "polyphony.route"
+
 // RawSubject is where frames of a source are published.
 func RawSubject(source string) string { return "social.raw." + source }
 

@@ -91,7 +91,7 @@ func (s *sender) takenBack(ctx context.Context, mentions []social.Mention, rows 
 			before = append(before, social.Reference{Mention: *m})
 		}
 	}
-	return back, s.insertSelves(ctx, before, partBefore)
+	return back, s.insertSelves(ctx, before, Before)
 }
 
 func (s *sender) heads(ctx context.Context, events []social.Key) (map[social.Key]social.Version, error) {

@@ -85,7 +85,7 @@ type selfRow struct {
 }
 
 func (r *selfRow) self() Self {
-	self := Self{Before: selfPart(r.Part) == partBefore, Reference: social.Reference{
+	self := Self{Part: Part(r.Part), Reference: social.Reference{
 		Mention: r.mention(), Until: r.Until.UTC(), Kept: r.Kept, Sealed: []byte(r.Sealed)}}
 	self.Mention.Version = unpacked(proto.UInt128{High: r.High, Low: r.Low})
 	for _, k := range r.Targets {

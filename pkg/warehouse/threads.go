@@ -12,13 +12,14 @@ import (
 	"polyphony/pkg/social"
 )
 
-// selfPart is the Enum8 of selves.
-type selfPart int8
+// Part says which self of an event it is.
+type Part int8
 
+// The parts, numbered as in the table.
 const (
-	partReference selfPart = 1 // refers to others
-	partEdited    selfPart = 2 // the same, as edited
-	partBefore    selfPart = 3 // was edited, as first written
+	Referring Part = 1 // refers to others, as first written
+	Edited    Part = 2 // the same, as edited
+	Before    Part = 3 // was edited, as first written
 )
 
 // waitFactor times its own wait is how long a reference stays that nothing adopts: its post may have to wait itself for
@@ -57,23 +58,9 @@ func (c *selfColumns) input() proto.Input {
 	return input
 }
 
-// InsertReferences stores what events that refer to others would be as mentions, and to what they refer. Repeats are
-// harmless; of one event the highest version holds.
-func (w *Warehouse) InsertReferences(ctx context.Context, references []social.Reference) error {
-	return w.insertReferences(ctx, references, partReference)
-}
-
-// InsertEdited stores references as they stand after an edit.
-func (w *Warehouse) InsertEdited(ctx context.Context, references []social.Reference) error {
-	return w.insertReferences(ctx, references, partEdited)
-}
-
-// InsertBefore stores events as they were first written, before an edit takes their place.
-func (w *Warehouse) InsertBefore(ctx context.Context, references []social.Reference) error {
-	return w.insertReferences(ctx, references, partBefore)
-}
-
-func (w *Warehouse) insertReferences(ctx context.Context, references []social.Reference, part selfPart) error {
+// InsertSelves stores what events would be as mentions, and to what they refer. Repeats are harmless; of one event and
+// part the highest version holds.
+func (w *Warehouse) InsertSelves(ctx context.Context, references []social.Reference, part Part) error {
 	if len(references) == 0 {
 		return nil
 	}
@@ -114,7 +101,7 @@ func expiry(r *social.Reference) proto.DateTime {
 	return proto.DateTime(r.Mention.RecordedTime.Add(waitFactor * wait).Unix())
 }
 
-func (s *sender) insertSelves(ctx context.Context, references []social.Reference, part selfPart) error {
+func (s *sender) insertSelves(ctx context.Context, references []social.Reference, part Part) error {
 	if len(references) == 0 {
 		return nil
 	}
@@ -124,7 +111,7 @@ func (s *sender) insertSelves(ctx context.Context, references []social.Reference
 		c.part.Append(proto.Enum8(part))
 		c.targets.Append(keysOf(r.Targets))
 		c.until.AppendRaw(proto.DateTime64(max(0, r.Until.UnixMilli())))
-		c.kept.Append(r.Kept || part == partBefore)
+		c.kept.Append(r.Kept || part == Before)
 		c.expires.AppendRaw(expiry(r))
 		c.sealed.AppendBytes(r.Sealed)
 		v := packed(r.Mention.Version)
@@ -172,7 +159,7 @@ func (w *Warehouse) DropSelves(ctx context.Context, events []social.Key) error {
 }
 
 func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
-	for _, part := range []selfPart{partReference, partEdited, partBefore} {
+	for _, part := range []Part{Referring, Edited, Before} {
 		gone := make([]social.Reference, len(events))
 		for i, k := range events {
 			gone[i] = social.Reference{Kept: true, Mention: social.Mention{EventKey: k, Version: social.Deleted(), Retracted: true,
@@ -188,11 +175,11 @@ func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
 // Self is what an event would be as a mention, with how it stands to others.
 type Self struct {
 	social.Reference
-	Before bool // as it was before an edit; else as it stands
+	Part Part
 }
 
-// Selves reads what is known of events beyond their mentions: of each at most one as it stands, and one from before an
-// edit.
+// Selves reads what is known of events beyond their mentions, in the order of parts. What an event refers to stands in
+// its part Referring.
 func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, error) {
 	if len(events) == 0 {
 		return nil, nil
@@ -212,20 +199,13 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	}
 	var selves []Self
 	for i := range rows {
-		self := rows[i].self()
-		n := len(selves)
-		if n > 0 && !self.Before && selves[n-1].Mention.EventKey == self.Mention.EventKey { // as edited, after as it referred
-			self.Targets, self.Until, self.Sealed = selves[n-1].Targets, selves[n-1].Until, selves[n-1].Sealed
-			selves[n-1] = self
-			continue
-		}
-		selves = append(selves, self)
+		selves = append(selves, rows[i].self())
 	}
 	return selves, nil
 }
 
-// Before reads events as they were first written, from the mentions themselves, whether those hold or not.
-func (w *Warehouse) Before(ctx context.Context, events []social.Key) ([]social.Reference, error) {
+// FirstWritten reads events as they were first written, from the mentions themselves, whether those hold or not.
+func (w *Warehouse) FirstWritten(ctx context.Context, events []social.Key) ([]social.Reference, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}

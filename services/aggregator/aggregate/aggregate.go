@@ -33,6 +33,8 @@ const (
 	factsBytes = 12 << 20
 	// factsFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
 	factsFrames = 64
+	// threadsBytes of compressed frames are some ten thousand references and statements.
+	threadsBytes = 2 << 20
 	// rejectsBytes: rejects are few, and stored without their bytes.
 	rejectsBytes = 4 << 20
 	// factsWait: nobody waits for originals and statements as they do for metrics.
@@ -45,8 +47,9 @@ type Aggregator struct {
 	store   *warehouse.Warehouse
 	log     *slog.Logger
 	metrics *metrics
-	waiting sync.Map     // by what is being done: why it must wait
-	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
+	waiting sync.Map               // by what is being done: why it must wait
+	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
+	raw     atomic.Int64           // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.
@@ -88,6 +91,10 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
 		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: factsBytes, Messages: factsFrames, Wait: factsWait}, flush.facts)
 	})
+	start("storing threads", func(ctx context.Context) error {
+		flush := &flush{Aggregator: ag}
+		return ag.bus.Consume(ctx, topology.AggregateThreads, bus.Limit{Bytes: threadsBytes, Messages: factsFrames, Wait: flushWait}, flush.threads)
+	})
 	start("storing rejects", func(ctx context.Context) error {
 		flush := &flush{Aggregator: ag}
 		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: rejectsBytes, Messages: factsFrames, Wait: factsWait}, flush.rejects)
@@ -99,7 +106,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 		return ag.bus.Janitor(ctx, func() time.Duration { return topology.Keep }, topology.AggregateMentions)
 	})
 	start("tidying internal streams", func(ctx context.Context) error {
-		return ag.bus.Janitor(ctx, ag.keepRaw, topology.AggregateFacts, topology.AggregateRejects)
+		return ag.bus.Janitor(ctx, ag.keepRaw, topology.AggregateFacts, topology.AggregateThreads, topology.AggregateRejects)
 	})
 	running.Wait()
 	if err = context.Cause(ctx); !errors.Is(err, context.Canceled) {

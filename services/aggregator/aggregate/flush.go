@@ -44,17 +44,93 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 	return nil
 }
 
+// facts stores sealed originals, then resolves the events they belong to: each was a mention by itself, and by the time
+// its original is stored so is the mention.
 func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
+	published, err := f.published(ctx)
+	if err != nil {
+		return nil // ctx ended
+	}
 	f.originals = f.originals[:0]
+	for i := range batch {
+		originals, err := wire.DecodeOriginals(f.originals, batch[i].Data)
+		if f.originals = originals; err != nil {
+			if err := f.foreign(ctx, &batch[i], err); err != nil {
+				return err
+			}
+		}
+	}
+	err = f.insist(ctx, "storing originals", func(ctx context.Context) error {
+		return f.store.InsertOriginals(ctx, f.originals)
+	})
+	if err != nil {
+		return err
+	}
+	events := make([]social.Key, len(f.originals))
+	for i := range f.originals {
+		events[i] = f.originals[i].EventKey
+	}
+	clear(f.originals) // its strings hold the messages
+	if err := f.stored(ctx, published); err != nil {
+		return err
+	}
+	if err := f.resolve(ctx, events); err != nil {
+		return err
+	}
+	f.metrics.flushed("originals", len(events), time.Since(start))
+	return nil
+}
+
+// published is the last mention in its stream: those that go with the facts in hand are at or before it.
+func (f *flush) published(ctx context.Context) (sequence uint64, err error) {
+	err = f.insist(ctx, "reading progress", func(ctx context.Context) error {
+		progress, err := f.bus.Progress(ctx, topology.AggregateMentions)
+		sequence = progress.Last
+		return err
+	})
+	return sequence, err
+}
+
+// storedPeriod is how often storedness is looked at: a fraction of what a flush takes.
+const storedPeriod = 50 * time.Millisecond
+
+// stored waits until the mentions up to a sequence are stored, by whichever aggregator.
+func (f *flush) stored(ctx context.Context, sequence uint64) error {
+	tick := time.NewTicker(storedPeriod)
+	defer tick.Stop()
+	for {
+		var floor uint64
+		err := f.insist(ctx, "reading progress", func(ctx context.Context) error {
+			progress, err := f.bus.Progress(ctx, topology.AggregateMentions)
+			floor = progress.Floor
+			return err
+		})
+		if err != nil || floor >= sequence {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// threads stores what is said about events: statements, and references to others. Then it resolves what they change.
+func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
+	start := time.Now()
 	var statements []social.Statement
+	var references []social.Reference
 	for i := range batch {
 		d := &batch[i]
-		var err error
-		if d.Subject == topology.OriginalsSubject {
-			f.originals, err = wire.DecodeOriginals(f.originals, d.Data)
-		} else {
-			statements, err = decodeStatements(statements, d)
+		lines, err := decodeFrame(d)
+		switch {
+		case err != nil:
+		case d.Subject == topology.ReferencesSubject:
+			references, err = wire.DecodeReferences(references, lines)
+		default:
+			statements, err = wire.DecodeStatements(statements, lines)
 		}
 		if err != nil {
 			if err := f.foreign(ctx, d, err); err != nil {
@@ -62,28 +138,61 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 			}
 		}
 	}
-	err := f.insist(ctx, "storing statements", func(ctx context.Context) error {
-		return f.store.InsertStatements(ctx, statements)
+	var events []social.Key
+	err := f.insist(ctx, "storing statements and references", func(ctx context.Context) error {
+		if err := f.store.InsertStatements(ctx, statements); err != nil {
+			return err
+		}
+		if err := f.store.InsertSelves(ctx, references, warehouse.Referring); err != nil {
+			return err
+		}
+		said, err := f.say(ctx, statements)
+		events = said
+		return err
 	})
-	if err == nil {
-		err = f.insist(ctx, "storing originals", func(ctx context.Context) error {
-			return f.store.InsertOriginals(ctx, f.originals)
-		})
-	}
 	if err != nil {
 		return err
 	}
-	f.metrics.flushed("facts", len(statements)+len(f.originals), time.Since(start))
-	clear(f.originals) // its strings hold the messages
+	for i := range references {
+		events = append(events, references[i].Mention.EventKey)
+	}
+	if err := f.resolve(ctx, events); err != nil {
+		return err
+	}
+	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))
 	return nil
 }
 
-func decodeStatements(dst []social.Statement, d *bus.Delivery) ([]social.Statement, error) {
-	lines, err := decodeFrame(d)
-	if err != nil {
-		return dst, err
+// say has statements take effect: whoever writes a mention from now on sees that it is deleted or edited. It gives the
+// events that they are about.
+func (f *flush) say(ctx context.Context, statements []social.Statement) (events []social.Key, err error) {
+	heads, authors := map[social.Key]social.Version{}, map[social.Key]time.Time{}
+	for i := range statements {
+		s := &statements[i]
+		switch {
+		case s.Kind == social.Delete && s.ObjectKey == (social.Key{}):
+			if s.Time.After(authors[s.ObjectAuthor]) {
+				authors[s.ObjectAuthor] = s.Time
+			}
+			continue
+		case s.Kind == social.Delete:
+			heads[s.ObjectKey] = social.Deleted()
+		case s.Kind == social.Edit && heads[s.ObjectKey].Less(social.EditFloor(s.Time)):
+			heads[s.ObjectKey] = social.EditFloor(s.Time)
+		}
+		events = append(events, s.ObjectKey)
 	}
-	return wire.DecodeStatements(dst, lines)
+	if err := f.store.PutHeads(ctx, heads); err != nil {
+		return nil, err
+	}
+	if len(authors) == 0 {
+		return events, nil
+	}
+	if err := f.store.PutAuthorHeads(ctx, authors); err != nil {
+		return nil, err
+	}
+	written, err := f.store.WrittenBy(ctx, authors)
+	return append(events, written...), err
 }
 
 // rejects stores what is wrong with rejected events, without their bytes: those stay in the sealed stream.

@@ -66,6 +66,8 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 	if err != nil {
 		return fmt.Errorf("BUG: rules %s were checked before they were published: %w", a.version, err)
 	}
+	origin := "/polyphony/" + rules.Company().ID
+	ag.origin.Store(&origin)
 	ag.raw.Store(int64(rules.Company().Privacy.Retain.Raw))
 	err = ag.insist(ctx, "storing rules", func(ctx context.Context) error {
 		if err := ag.store.PutRules(ctx, describe(rules, a.since)); err != nil {

@@ -63,6 +63,11 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	defer stop(nil)
 	var running sync.WaitGroup
 	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, topology.EnrichRaw) })
+	running.Go(func() {
+		if err := en.answer(ctx); err != nil {
+			stop(fmt.Errorf("answering where edits belong: %w", err))
+		}
+	})
 	for range workers {
 		running.Go(func() {
 			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}

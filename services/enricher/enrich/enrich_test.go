@@ -296,7 +296,7 @@ func TestFrameIsTakenApart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return w.out.messages()
+		return all(&w.out)
 	}
 	apart := take("one\ntwo\nthree\n")
 	if len(apart) != 3 {
@@ -327,6 +327,9 @@ func TestFrameIsTakenApart(t *testing.T) {
 	}
 }
 
+// all is everything that a cycle publishes.
+func all(o *outbox) []bus.Message { return append(o.mentionMessages(), o.factMessages()...) }
+
 // A busy node's cycle is split into messages within the bound, none lost.
 func TestBatchesAreSplit(t *testing.T) {
 	var o outbox
@@ -338,7 +341,7 @@ func TestBatchesAreSplit(t *testing.T) {
 		o.mention("/polyphony/acme", &m)
 	}
 	seen := 0
-	for _, message := range o.messages() {
+	for _, message := range all(&o) {
 		if len(message.Data) > wire.MaxBatch+4 {
 			t.Errorf("%d bytes", len(message.Data))
 		}
@@ -377,7 +380,7 @@ func BenchmarkEvent(b *testing.B) {
 			w.out.reset()
 			for i := 0; b.Loop(); i++ {
 				if i%1000 == 0 {
-					w.out.messages()
+					all(&w.out)
 					w.out.reset()
 				}
 				w.event(m, &bus.Delivery{}, line, recorded)

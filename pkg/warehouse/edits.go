@@ -1,0 +1,77 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/social"
+)
+
+// Edit is the newest edit of an event.
+type Edit struct {
+	Time         time.Time
+	RecordedTime time.Time
+	RulesVersion string
+	Sealed       []byte // the event as it came
+}
+
+// NewestEdits reads the newest edit of each event that has one; of two at one time their content decides.
+func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[social.Key]Edit, error) {
+	var (
+		object, statement proto.ColFixedStr16
+		at, recorded      = newTimes(), newTimes()
+		rules, sealed     proto.ColStr
+	)
+	edits, named := map[social.Key]Edit{}, map[social.Key]social.Key{}
+	var statements []social.Key
+	err := w.send(ctx, w.recordSenders, func(s *sender) error {
+		err := s.ask(ctx, `SELECT object_key, max(time) AS at, argMax(recorded_time, (time, version)) AS recorded,
+				toString(argMax(rules_version, (time, version))) AS rules, argMax(statement_key, (time, version)) AS statement
+			FROM statements
+			WHERE object_key IN (SELECT key FROM asked) AND kind = 'edit'
+			GROUP BY object_key`, events,
+			proto.Results{{Name: "object_key", Data: &object}, {Name: "at", Data: at}, {Name: "recorded", Data: recorded},
+				{Name: "rules", Data: &rules}, {Name: "statement", Data: &statement}}, func(i int) {
+				edits[object[i]] = Edit{Time: at.Data[i].Time(proto.PrecisionMilli).UTC(), RecordedTime: recorded.Data[i].Time(proto.PrecisionMilli).UTC(),
+					RulesVersion: rules.Row(i)}
+				named[statement[i]] = object[i]
+				statements = append(statements, statement[i])
+			})
+		if err != nil {
+			return err
+		}
+		object.Reset()
+		return s.ask(ctx, `SELECT event_key, argMax(sealed, version) AS sealed FROM originals
+			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key`, statements,
+			proto.Results{{Name: "event_key", Data: &object}, {Name: "sealed", Data: &sealed}}, func(i int) {
+				edit := edits[named[object[i]]]
+				edit.Sealed = []byte(sealed.Row(i))
+				edits[named[object[i]]] = edit
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading edits: %w", err)
+	}
+	return edits, nil
+}
+
+// Originals reads what leads back to the authors of events, sealed, for those where it is still kept.
+func (w *Warehouse) Originals(ctx context.Context, events []social.Key) (map[social.Key][]byte, error) {
+	var event proto.ColFixedStr16
+	var sealed proto.ColStr
+	originals := map[social.Key][]byte{}
+	err := w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT event_key, argMax(sealed, version) AS sealed FROM originals
+			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key`, events,
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "sealed", Data: &sealed}}, func(i int) {
+				originals[event[i]] = []byte(sealed.Row(i))
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading originals: %w", err)
+	}
+	return originals, nil
+}

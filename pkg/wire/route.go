@@ -1,0 +1,98 @@
+package wire
+
+import (
+	stdjson "encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/encoding/json"
+
+	"polyphony/pkg/social"
+)
+
+// Edit asks where an edited event belongs now: its own bytes are sealed, and rules are the enricher's business.
+type Edit struct {
+	RulesVersion string // that the edit was accepted under
+	Revision     time.Time
+	Line         []byte         // the edit as it came, sealed
+	Original     []byte         // what leads back to the author, sealed
+	Base         social.Mention // the event as first written
+}
+
+// Edited is the answer: the event as it stands now, of no node, and in each node that it concerns by itself.
+type Edited struct {
+	Self     social.Mention
+	Mentions []social.Mention
+}
+
+type rawEdit struct {
+	RulesVersion string             `json:"rules_version"`
+	Revision     int64              `json:"revision"` // Unix ms
+	Line         []byte             `json:"line"`
+	Original     []byte             `json:"original"`
+	Base         stdjson.RawMessage `json:"base"`
+}
+
+type rawEdited struct {
+	Fault    string               `json:"fault,omitempty"` // why there is no answer
+	Self     stdjson.RawMessage   `json:"self,omitempty"`
+	Mentions []stdjson.RawMessage `json:"mentions,omitempty"`
+}
+
+// EncodeEdit and DecodeEdit are the question on its way.
+func EncodeEdit(e *Edit) []byte {
+	return encoded(&rawEdit{RulesVersion: e.RulesVersion, Revision: e.Revision.UnixMilli(), Line: e.Line, Original: e.Original, Base: AppendMentionData(nil, &e.Base)})
+}
+
+// DecodeEdit reads what EncodeEdit writes.
+func DecodeEdit(b []byte) (e Edit, err error) {
+	var raw rawEdit
+	if _, err := json.Parse(b, &raw, parseFlags); err != nil {
+		return e, fmt.Errorf("decoding an edit: %w", err)
+	}
+	e = Edit{RulesVersion: raw.RulesVersion, Revision: time.UnixMilli(raw.Revision).UTC(), Line: raw.Line, Original: raw.Original}
+	e.Base, err = DecodeMentionData(raw.Base)
+	return e, err
+}
+
+// EncodeEdited and DecodeEdited are the answer on its way; fault tells why there is none.
+func EncodeEdited(e *Edited, fault error) []byte {
+	if fault != nil {
+		return encoded(&rawEdited{Fault: fault.Error()})
+	}
+	raw := rawEdited{Self: AppendMentionData(nil, &e.Self)}
+	for i := range e.Mentions {
+		raw.Mentions = append(raw.Mentions, AppendMentionData(nil, &e.Mentions[i]))
+	}
+	return encoded(&raw)
+}
+
+// DecodeEdited reads what EncodeEdited writes.
+func DecodeEdited(b []byte) (e Edited, err error) {
+	var raw rawEdited
+	if _, err := json.Parse(b, &raw, parseFlags); err != nil {
+		return e, fmt.Errorf("decoding an edited event: %w", err)
+	}
+	if raw.Fault != "" {
+		return e, fmt.Errorf("routing an edit: %s", raw.Fault)
+	}
+	if e.Self, err = DecodeMentionData(raw.Self); err != nil {
+		return e, err
+	}
+	for _, data := range raw.Mentions {
+		m, err := DecodeMentionData(data)
+		if err != nil {
+			return e, err
+		}
+		e.Mentions = append(e.Mentions, m)
+	}
+	return e, nil
+}
+
+func encoded(v any) []byte {
+	b, err := json.Append(nil, v, 0)
+	if err != nil {
+		panic("BUG: our own JSON cannot fail to encode: " + err.Error())
+	}
+	return b
+}

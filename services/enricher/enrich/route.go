@@ -1,0 +1,128 @@
+package enrich
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+// answer tells aggregators where edited events belong, until ctx ends: they know the events, enrichers the rules and
+// the secret.
+func (en *Enricher) answer(ctx context.Context) error {
+	w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
+	return en.bus.Answer(ctx, topology.RouteSubject, func(question []byte) []byte {
+		edited, err := w.route(ctx, question)
+		return wire.EncodeEdited(&edited, err)
+	})
+}
+
+func (w *worker) route(ctx context.Context, question []byte) (edited wire.Edited, err error) {
+	edit, err := wire.DecodeEdit(question)
+	if err != nil {
+		return edited, err
+	}
+	m, err := w.matcher(ctx, edit.RulesVersion)
+	if err != nil {
+		return edited, err
+	}
+	line, err := w.keyer.Open(edit.Line)
+	if err != nil {
+		return edited, fmt.Errorf("opening an edit: %w", err)
+	}
+	identity, err := w.keyer.Open(edit.Original)
+	if err != nil {
+		return edited, fmt.Errorf("opening an original: %w", err)
+	}
+	change, err := w.decoder.Decode(line)
+	if err != nil {
+		return edited, fmt.Errorf("decoding an edit: %w", err)
+	}
+	e := eventOf(&edit.Base)
+	if err := wire.DecodeIdentity(e, identity); err != nil {
+		return edited, err
+	}
+	apply(e, change)
+	return w.enrichment.edited(e, m, &edit), nil
+}
+
+// eventOf is the event that a mention was made of, as far as the mention tells.
+func eventOf(m *social.Mention) *social.Event {
+	e := &social.Event{Source: m.Source, Kind: m.Kind, Time: m.Time, Text: m.Text, Lang: m.Lang,
+		Author: social.Author{Followers: m.Followers, Bot: m.Bot}}
+	switch m.CountryMethod {
+	case social.CountryByPlace:
+		e.PlaceCountry = m.Country
+	case social.CountryByAuthor:
+		e.Author.Country = m.Country
+	}
+	return e
+}
+
+// apply gives e what an edit says; what it leaves out stays.
+func apply(e, edit *social.Event) {
+	if edit.Text != "" {
+		e.Text = edit.Text
+	} else if _, rest, titled := strings.Cut(e.Text, "\n"); titled && e.Title != "" {
+		e.Text = rest // a mention's text begins with the title
+	} else if e.Title != "" {
+		e.Text = ""
+	}
+	if edit.Title != "" {
+		e.Title = edit.Title
+	}
+	if edit.Lang != "" {
+		e.Lang = edit.Lang
+	}
+	if edit.URL != "" {
+		e.URL = edit.URL
+	}
+	if len(edit.Hashtags) > 0 {
+		e.Hashtags = edit.Hashtags
+	}
+	if edit.PlaceCountry != "" {
+		e.PlaceCountry = edit.PlaceCountry
+	}
+	if edit.Author.Country != "" {
+		e.Author.Country = edit.Author.Country
+	}
+	if edit.Author.Handle != "" {
+		e.Author.Handle = edit.Author.Handle
+	}
+	if edit.Author.Followers > 0 {
+		e.Author.Followers = edit.Author.Followers
+	}
+	if edit.Account != "" {
+		e.Account = edit.Account
+	}
+	e.Mentions, e.Links = edit.Mentions, edit.Links
+}
+
+// edited makes mentions of an event as it stands after an edit. What it refers to stays what it was.
+func (en *Enrichment) edited(e *social.Event, m *matcher, edit *wire.Edit) wire.Edited {
+	matches := m.Match(e)
+	country, method := m.Country()
+	self := en.mention(e, country, m.version, edit.Base.RecordedTime)
+	self.EventKey, self.AuthorKey = edit.Base.EventKey, edit.Base.AuthorKey
+	self.ParentKey, self.RootKey, self.ParentAuthorKey = edit.Base.ParentKey, edit.Base.RootKey, edit.Base.ParentAuthorKey
+	self.Version = social.OwnVersion(edit.Revision, e.Time, en.contentHash(e, &self))
+	self.Country, self.CountryMethod = country, method
+	edited := wire.Edited{Self: self}
+	edited.Self.Via = social.ViaThread
+	for i := range matches {
+		match := &matches[i]
+		if match.Via == social.ViaAccount && edited.Self.Account == "" {
+			edited.Self.Account, edited.Self.Owned, edited.Self.ByCompany = match.Account, match.Owned, match.ByCompany
+		}
+		mention := self
+		place(&mention, match)
+		mention.Products, mention.Competitors, mention.Topics = clones(mention.Products), clones(mention.Competitors), clones(mention.Topics)
+		edited.Mentions = append(edited.Mentions, mention)
+	}
+	return edited
+}
+
+func clones(names []string) []string { return append([]string{}, names...) }
