@@ -197,16 +197,24 @@ func TestEnrichment(t *testing.T) {
 func (b *bundle) checkFacts(keyer *pseudonym.Keyer) {
 	t := b.t
 	t.Helper()
-	facts := b.read(topology.AggregateFacts, 2) // in the order of their subjects
+	facts := append(b.read(topology.AggregateFacts, 1), b.read(topology.AggregateThreads, 2)...) // in the order of their subjects
 	originals, err := wire.DecodeOriginals(nil, facts[0].Data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	size, _ := strconv.Atoi(facts[1].Header.Get(topology.HeaderSize))
-	lines, err := wire.DecodeFrame(nil, facts[1].Data, size)
-	if err != nil {
-		t.Fatal(err)
+	lines := linesOf(t, facts[1])
+	references, err := wire.DecodeReferences(nil, lines)
+	if err != nil || len(references) != 1 {
+		t.Fatalf("%v, %d references", err, len(references))
 	}
+	if r := references[0]; r.Mention.EventKey != keyer.Key("facebook", "native-1") || !r.Kept || !r.Until.Equal(recorded.Add(24*time.Hour)) ||
+		!slices.Equal(r.Targets, []social.Key{keyer.Key("facebook", "native-0"), keyer.Key("facebook", "native-root")}) {
+		t.Errorf("%+v", r)
+	}
+	if bytes.Contains(lines, []byte("native")) {
+		t.Errorf("a native id is in the references: %s", lines)
+	}
+	lines = linesOf(t, facts[2])
 	if bytes.Contains(lines, []byte("native")) || bytes.Contains(facts[0].Data, []byte("native")) {
 		t.Errorf("a native id is in the facts: %s", lines)
 	}
@@ -226,6 +234,16 @@ func (b *bundle) checkFacts(keyer *pseudonym.Keyer) {
 	if err != nil || !strings.Contains(string(plain), `"id":"native-1"`) || !strings.Contains(string(plain), `"url":"https://facebook.example/native-link"`) {
 		t.Errorf("%v: %s", err, plain)
 	}
+}
+
+func linesOf(t *testing.T, d bus.Delivery) []byte {
+	t.Helper()
+	size, _ := strconv.Atoi(d.Header.Get(topology.HeaderSize))
+	lines, err := wire.DecodeFrame(nil, d.Data, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 // The same frame gives the same bytes, however often it comes.
