@@ -184,7 +184,7 @@ func settleAt(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	await(t, "all streams to be read", func() error {
-		for _, name := range []string{"RAW", "MENTIONS", "FACTS", "REJECTS"} {
+		for _, name := range []string{"RAW", "THREADS", "MENTIONS", "FACTS", "REJECTS"} {
 			stream, err := js.Stream(t.Context(), name)
 			if err != nil {
 				return err

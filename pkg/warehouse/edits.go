@@ -29,7 +29,7 @@ func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[s
 	var statements []social.Key
 	err := w.send(ctx, w.recordSenders, func(s *sender) error {
 		err := s.ask(ctx, `SELECT object_key, max(time) AS at, argMax(recorded_time, (time, version)) AS recorded,
-				toString(argMax(rules_version, (time, version))) AS rules, argMax(statement_key, (time, version)) AS statement
+				CAST(argMax(rules_version, (time, version)), 'String') AS rules, argMax(statement_key, (time, version)) AS statement
 			FROM statements
 			WHERE object_key IN (SELECT key FROM asked) AND kind = 'edit'
 			GROUP BY object_key`, events,

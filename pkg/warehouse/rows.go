@@ -12,9 +12,9 @@ import (
 )
 
 // storedColumns are a mention's, but for its node, as mentionRow reads them.
-const storedColumns = `toString(event_key) AS event_key, toUInt64(bitShiftRight(version, 64)) AS high, toUInt64(version) AS low,
-	time, recorded_time, source, toString(kind) AS kind, toString(author_key) AS author_key, toString(parent_key) AS parent_key,
-	toString(root_key) AS root_key, toString(parent_author_key) AS parent_author_key, toString(via) AS via, account, owned,
+const storedColumns = `event_key, toUInt64(bitShiftRight(version, 64)) AS high, toUInt64(version) AS low,
+	time, recorded_time, source, toString(kind) AS kind, author_key, parent_key,
+	root_key, parent_author_key, toString(via) AS via, account, owned,
 	by_company, bot, toString(role) AS role, role_confidence, lang, country, toString(country_method) AS country_method,
 	sentiment, products, competitors, topics, needs, is_question, ae_elements, ae_screened, ae_serious, offlabel, cluster_id,
 	followers, text, rules_version`
@@ -118,17 +118,17 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 		gone, via           proto.ColUInt8
 	)
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, toString(division) AS division, toString(territory) AS territory, time, max(version) AS newest,
-				argMax(is_deleted, version) AS gone, toUInt8(argMax(via, version)) AS via, argMax(recorded_time, version) AS recorded,
-				max(author_key) AS author_key
+		return s.ask(ctx, `SELECT event_key, CAST(division, 'String') AS its_division, CAST(territory, 'String') AS its_territory, time, max(version) AS newest,
+				argMax(is_deleted, version) AS gone, toUInt8(argMax(via, version)) AS its_via, argMax(recorded_time, version) AS recorded,
+				max(author_key) AS author
 			FROM mentions_store
 			WHERE (division, territory, time, event_key) IN
 				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
 			GROUP BY event_key, division, territory, time`, events,
 			proto.Results{
-				{Name: "event_key", Data: &event}, {Name: "division", Data: &division}, {Name: "territory", Data: &territory},
-				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "gone", Data: &gone}, {Name: "via", Data: &via},
-				{Name: "recorded", Data: recorded}, {Name: "author_key", Data: &author},
+				{Name: "event_key", Data: &event}, {Name: "its_division", Data: &division}, {Name: "its_territory", Data: &territory},
+				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "gone", Data: &gone}, {Name: "its_via", Data: &via},
+				{Name: "recorded", Data: recorded}, {Name: "author", Data: &author},
 			}, func(i int) {
 				m := social.Mention{
 					Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i], AuthorKey: author[i],

@@ -190,7 +190,7 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	}
 	var rows []selfRow
 	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`,
-			toInt8(part) AS part, arrayMap(k -> toString(k), targets) AS targets, until, kept, sealed
+			toInt8(part) AS part, targets, until, kept, sealed
 		FROM selves FINAL
 		WHERE event_key IN (SELECT key FROM asked)
 		ORDER BY event_key, part`)

@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, the
+// mentions and the metrics are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
+func TestHistories(t *testing.T) {
+	histories, seed := setting(t, "HISTORIES", 300), setting(t, "SEED", 1)
+	const orders, pieces = 5, 3
+	directory := t.TempDir()
+	for name, text := range historyCompany {
+		path := filepath.Join(directory, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := startUp(t, "--nodes", directory)
+	r := rand.New(rand.NewPCG(uint64(seed), 0))
+	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
+	var all []told
+	var want []row
+	for i := range histories {
+		h := inventHistory(r, around)
+		for order := range orders {
+			all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
+			want = append(want, h.mentions(all[len(all)-1].prefix)...)
+		}
+	}
+	for piece := range pieces {
+		var body strings.Builder
+		for _, t := range all {
+			for _, line := range t.pieces[piece] {
+				body.WriteString(line)
+				body.WriteByte('\n')
+			}
+		}
+		for part := range chunks(body.String(), 8<<20) {
+			u.post([]byte(part), "application/x-ndjson", nil)
+		}
+		if piece == 0 || seed%2 == 0 {
+			u.settle() // what comes later finds everything decided
+		}
+	}
+	u.settle()
+	u.mustShow(all, want)
+}
+
+// mustShow compares mentions and hours with what the histories say.
+func (u *up) mustShow(all []told, want []row) {
+	u.t.Helper()
+	secret, err := os.ReadFile(filepath.Join(u.data, "author.key"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	secret = bytes.TrimSpace(secret)
+	names := map[string]string{}
+	for _, told := range all {
+		for i, p := range told.history.posts {
+			for _, id := range []string{fmt.Sprintf("%s-p%d", told.prefix, i), fmt.Sprintf("%s-a%d", told.prefix, p.author)} {
+				names[pseudonymOf(secret, id)] = id
+			}
+		}
+	}
+	got := rows[row](u, `SELECT event_key AS Event, author_key AS Author, division AS Division, territory AS Territory, kind AS Kind,
+		via AS Via, text AS Text, toUnixTimestamp64Milli(time) AS Time FROM mentions`)
+	for i := range got {
+		got[i].Event, got[i].Author = names[got[i].Event], names[got[i].Author]
+	}
+	faults := difference(want, got)
+	shown := 0
+	for _, told := range all {
+		if list := faults[told.prefix]; len(list) > 0 && shown < 3 {
+			shown++
+			u.t.Errorf("%s (+ is missing, - is too much):\n%s\nas told:\n%s", told.prefix, strings.Join(list, "\n"), told)
+		}
+	}
+	if len(faults) > 0 {
+		u.t.Fatalf("%d of %d told histories are wrong", len(faults), len(all))
+	}
+	hours := map[string]string{}
+	for _, h := range rows[struct {
+		Name, Text string
+	}](u, `SELECT concat(division, '/', territory, '/', toString(toUnixTimestamp(bucket))) AS Name, concat('mentions ', toString(mentions), ' voices ', toString(voices),
+		' posts ', toString(posts), ' replies ', toString(replies), ' shares ', toString(shares), ' reactions ', toString(reactions)) AS Text
+		FROM node_metrics_1h`) {
+		hours[h.Name] = h.Text
+	}
+	if diff := cmp.Diff(hoursOf(want), hours); diff != "" {
+		u.t.Fatalf("node_metrics_1h (-want +got):\n%.3000s", diff)
+	}
+}
+
+func (t told) String() string {
+	var b strings.Builder
+	for i, piece := range t.pieces {
+		fmt.Fprintf(&b, "piece %d\n", i)
+		for _, line := range piece {
+			fmt.Fprintf(&b, "  %s\n", line)
+		}
+	}
+	return b.String()
+}
+
+// chunks cuts text at line ends into pieces of at most size bytes.
+func chunks(text string, size int) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for len(text) > 0 {
+			end := len(text)
+			if end > size {
+				end = strings.LastIndexByte(text[:size], '\n') + 1
+			}
+			if !yield(text[:end]) {
+				return
+			}
+			text = text[end:]
+		}
+	}
+}
+
+func setting(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv("POLYPHONY_TEST_" + name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
