@@ -62,9 +62,9 @@ func (m *Mention) TakenBack(head Version) (by Version, gone bool) {
 		return head, true
 	}
 	timed := head.Time() != anyTime
-	at := m.Time
-	if timed {
-		at = time.UnixMilli(head.Time())
+	at := m.Time // an event heard at an earlier time than any before may stand at that: the head does not know it yet
+	if known := time.UnixMilli(head.Time()); timed && known.Before(at) {
+		at = known
 	}
 	var revision time.Time
 	if r := head.Revision(); r > 0 {

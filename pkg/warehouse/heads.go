@@ -14,15 +14,20 @@ import (
 
 // PutHeads stores the highest versions known of events. Repeats are harmless; of several the highest holds.
 func (w *Warehouse) PutHeads(ctx context.Context, heads map[social.Key]social.Version) error {
+	if len(heads) == 0 {
+		return nil
+	}
+	return w.send(ctx, w.recordSenders, func(s *sender) error { return s.putHeads(ctx, heads) })
+}
+
+func (s *sender) putHeads(ctx context.Context, heads map[social.Key]social.Version) error {
 	var key proto.ColFixedStr16
 	var versions proto.ColUInt128
 	for k, v := range heads {
 		key.Append(k)
 		versions.Append(packed(v))
 	}
-	return w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.insert(ctx, "heads", proto.Input{{Name: "event_key", Data: &key}, {Name: "version", Data: &versions}})
-	})
+	return s.insert(ctx, "heads", proto.Input{{Name: "event_key", Data: &key}, {Name: "version", Data: &versions}})
 }
 
 // PutAuthorHeads stores until when all that authors wrote is deleted. Repeats are harmless; of several the latest holds.

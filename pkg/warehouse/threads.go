@@ -143,12 +143,21 @@ func (s *sender) dropDeleted(ctx context.Context, references []social.Reference)
 	if err != nil {
 		return err
 	}
-	var deleted []social.Key
+	byAuthor := map[social.Key]social.Version{} // the event goes, although it may stand somewhere at a later time
 	for i := range references {
 		m := &references[i].Mention
-		if t, ok := until[m.AuthorKey]; heads[m.EventKey] == social.Deleted() || ok && !m.Time.After(t) {
-			deleted = append(deleted, m.EventKey)
+		if t, ok := until[m.AuthorKey]; ok && !m.Time.After(t) {
+			heads[m.EventKey], byAuthor[m.EventKey] = social.Deleted(), social.Deleted()
 		}
+	}
+	var deleted []social.Key
+	for event, head := range heads {
+		if head == social.Deleted() {
+			deleted = append(deleted, event)
+		}
+	}
+	if err := s.putHeads(ctx, byAuthor); err != nil {
+		return err
 	}
 	return s.dropSelves(ctx, deleted)
 }
@@ -191,8 +200,13 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	var rows []selfRow
 	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`,
 			toInt8(part) AS part, targets, until, kept, sealed
-		FROM selves FINAL
-		WHERE event_key IN (SELECT key FROM asked)
+		FROM
+		(
+			SELECT * FROM selves WHERE event_key IN (SELECT key FROM asked)
+			ORDER BY event_key, part, version DESC, is_deleted DESC
+			LIMIT 1 BY event_key, part
+		)
+		WHERE NOT is_deleted
 		ORDER BY event_key, part`)
 	if err != nil {
 		return nil, fmt.Errorf("reading selves: %w", err)

@@ -53,20 +53,20 @@ func (r *resolver) settle(ctx context.Context, events []social.Key) error {
 	if err := r.takeBack(ctx, heads); err != nil {
 		return err
 	}
+	var changes []social.Mention
 	for range maxRounds {
 		t, err := r.read(ctx, events)
 		if err != nil {
 			return err
 		}
-		changes := t.changes()
-		if len(changes) == 0 {
+		if changes = t.changes(); len(changes) == 0 {
 			return r.keep(ctx, t)
 		}
 		if err := r.put(ctx, changes); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("threads of %d events did not settle in %d rounds", len(events), maxRounds)
+	return fmt.Errorf("threads of %d events did not settle in %d rounds: %+v", len(events), maxRounds, changes[0])
 }
 
 // heads finds the highest version of each event that has more than one: of its mentions and of itself, and, where it
@@ -87,7 +87,7 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 		}
 	}
 	for event, seen := range versions {
-		if _, known := heads[event]; known || seen.lowest != seen.highest {
+		if _, known := heads[event]; known || seen.several {
 			raise(event, seen.highest)
 		}
 	}
@@ -113,9 +113,10 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 
 // versions is what is known of an event before its head is.
 type versions struct {
-	lowest, highest social.Version
-	author          social.Key
-	time            time.Time // the earliest
+	highest social.Version
+	several bool // something stands that is of another version
+	author  social.Key
+	time    time.Time // the earliest at which it was ever heard
 }
 
 // versions reads what events were said to be, by their own words or accounts and as references.
@@ -129,32 +130,38 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 		return nil, err
 	}
 	seen := map[social.Key]versions{}
-	see := func(m *social.Mention) {
+	see := func(m *social.Mention, says bool) {
 		v, ok := seen[m.EventKey]
 		if !ok {
-			v = versions{lowest: m.Version, highest: m.Version, time: m.Time}
-		}
-		if m.Version.Less(v.lowest) {
-			v.lowest = m.Version
-		}
-		if v.highest.Less(m.Version) {
-			v.highest = m.Version
+			v.time = m.Time
 		}
 		if m.Time.Before(v.time) {
 			v.time = m.Time
+		}
+		if says {
+			v.several = v.several || v.highest != (social.Version{}) && v.highest != m.Version
+			if v.highest.Less(m.Version) {
+				v.highest = m.Version
+			}
 		}
 		if m.AuthorKey != (social.Key{}) {
 			v.author = m.AuthorKey
 		}
 		seen[m.EventKey] = v
 	}
-	for i := range standing {
-		if row := &standing[i]; !row.Retracted && row.Via != social.ViaThread {
-			see(row)
-		}
-	}
 	for i := range selves {
-		see(&selves[i].Mention)
+		see(&selves[i].Mention, true)
+	}
+	for i := range standing {
+		row := &standing[i]
+		see(row, !row.Retracted && row.Via != social.ViaThread)
+	}
+	for i := range standing {
+		row := &standing[i]
+		if v := seen[row.EventKey]; !row.Retracted && (row.Version.Revision() != v.highest.Revision() || row.Version.Time() != v.highest.Time()) {
+			v.several = true
+			seen[row.EventKey] = v
+		}
 	}
 	return seen, nil
 }
@@ -214,8 +221,8 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 }
 
 // read gathers the events, all that refers to them, and all that those refer to, at any depth.
-func (r *resolver) read(ctx context.Context, events []social.Key) (*thread, error) {
-	t := &thread{selves: map[social.Key]*warehouse.Self{}, standing: map[social.Key][]social.Mention{}, edges: map[social.Key][]social.Key{},
+func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
+	t = &thread{selves: map[social.Key]*warehouse.Self{}, standing: map[social.Key][]social.Mention{}, edges: map[social.Key][]social.Key{},
 		recorded: map[social.Key]time.Time{}, asked: map[social.Key]bool{}}
 	for _, event := range events {
 		t.asked[event] = true
@@ -262,6 +269,9 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (*thread, erro
 				}
 			}
 		}
+	}
+	if t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked))); err != nil {
+		return nil, err
 	}
 	standing, err := r.store.Standing(ctx, slices.Collect(maps.Keys(known)))
 	if err != nil {

@@ -16,6 +16,7 @@ type thread struct {
 	edges    map[social.Key][]social.Key     // who refers to an event
 	recorded map[social.Key]time.Time        // since when an event is known
 	asked    map[social.Key]bool             // the events to decide
+	heads    map[social.Key]social.Version   // of those, where known
 }
 
 // adopted gives the nodes in which the events are mentions through what they refer to: the least set that holds, from
@@ -81,11 +82,23 @@ func (t *thread) changes() []social.Mention {
 				changes = append(changes, leaves(row))
 			}
 		}
+		if self == nil || t.behind(event) {
+			continue
+		}
 		for _, node := range sorted(wanted) {
 			changes = append(changes, joins(self, node, rows))
 		}
 	}
 	return changes
+}
+
+// behind reports whether a self is known to be superseded by one that was not there yet when it was read. Whoever stores
+// that one decides the event again.
+func (t *thread) behind(event social.Key) bool {
+	head, ok := t.heads[event]
+	self := t.selves[event].Mention
+	_, gone := self.TakenBack(head)
+	return ok && gone
 }
 
 // leaves takes back a mention that has lost its thread.
@@ -101,7 +114,8 @@ func joins(self *warehouse.Self, node social.Node, rows []social.Mention) social
 	m.Node, m.Via = node, social.ViaThread
 	m.Version = next(social.Floor(revisionOf(m.Version), m.Time))
 	for i := range rows {
-		if row := &rows[i]; row.Node == node && row.Time.Equal(m.Time) && m.Version.Less(next(row.Version)) && row.Version != social.Deleted() {
+		row := &rows[i]
+		if row.Node == node && row.Time.Equal(m.Time) && row.Version.Revision() == m.Version.Revision() && m.Version.Less(next(row.Version)) {
 			m.Version = next(row.Version)
 		}
 	}
