@@ -53,8 +53,29 @@ func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) err
 }
 
 // Watch calls changed with the present value of a key and with every later one, and when each was written, until ctx
-// ends.
+// ends. After an absence of NATS it begins anew, so that a value may come twice, and those in between not at all.
 func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
+	pace := Forever()
+	for ctx.Err() == nil {
+		err := b.watch(ctx, bucket, key, func(value []byte, at time.Time) {
+			pace.Reset()
+			changed(value, at)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := pace.NextBackOff()
+		b.log.Warn("watching again", "bucket", bucket, "key", key, "error", err, "wait", wait)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// watch follows a key until something fails or ctx ends.
+func (b *Bus) watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
 	kv, err := b.js.KeyValue(ctx, bucket)
 	if err != nil {
 		return fmt.Errorf("opening bucket %s: %w", bucket, err)
@@ -70,7 +91,7 @@ func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value 
 			return nil
 		case entry, ok := <-watcher.Updates():
 			if !ok {
-				return nil
+				return errors.New("the subscription was closed")
 			}
 			if entry != nil && entry.Operation() == jetstream.KeyValuePut {
 				changed(entry.Value(), entry.Created())
