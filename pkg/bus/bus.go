@@ -42,8 +42,9 @@ type Config struct {
 }
 
 const (
-	// publishTimeout is how long one attempt waits for its acknowledgement; a stream answers in milliseconds.
-	publishTimeout = 10 * time.Second
+	// publishTimeout is how long one attempt waits for its acknowledgement; a stream answers in milliseconds. It leaves
+	// those who wait ten seconds for a publish room for a second attempt.
+	publishTimeout = 4 * time.Second
 	// maxInFlight bounds unacknowledged publishes; more than a few hundred starve consumers of the same server.
 	maxInFlight = 512
 	// writeBuffer lets one write carry several frames of up to 256 KiB.

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,6 +218,121 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	})
 }
 
+// Whoever waits for a full stream publishes to it alone meanwhile: what other streams took is there once.
+func TestWaitingForAFullStream(t *testing.T) {
+	b := setup(t, 1<<20)
+	fact := Message{Subject: topology.OriginalsSubject, Data: bytes.Repeat([]byte("x"), 10_000)}
+	facts := 0
+	for b.Publish(t.Context(), []Message{fact}) == nil {
+		if facts++; facts > 100 {
+			t.Fatal("a stream of 100 KiB took 1 MB")
+		}
+	}
+	messages := []Message{fact}
+	const mentions = 5
+	for i := range mentions {
+		messages = append(messages, Message{Subject: topology.MentionSubject("heart", "north"), Data: fmt.Append(nil, i)})
+	}
+	waited := make(chan error, 100)
+	published := make(chan error, 1)
+	go func() { published <- b.PublishPatiently(t.Context(), messages, func(why error) { waited <- why }) }()
+	for range 4 {
+		if why := <-waited; !errors.Is(why, ErrFull) {
+			t.Fatalf("waits for %v", why)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	read := 0
+	if err := b.Consume(ctx, topology.AggregateFacts, limit, func(_ context.Context, batch []Delivery) error {
+		if read += len(batch); read >= facts {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, func() error { return b.tidy(t.Context(), topology.AggregateFacts, time.Now().Add(time.Hour)) })
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	stream, err := b.js.Stream(t.Context(), topology.Mentions.Name)
+	if err != nil || stream.CachedInfo().State.LastSeq != mentions {
+		t.Fatalf("%d mentions were stored %d times in all: %v", mentions, stream.CachedInfo().State.LastSeq, err)
+	}
+}
+
+// link is a connection whose server can be made deaf for one answer.
+type link struct {
+	net.Conn
+	loses *atomic.Bool
+	lost  chan struct{}
+}
+
+func (l link) Read(p []byte) (int, error) {
+	for {
+		n, err := l.Conn.Read(p)
+		if n == 0 || err != nil || !l.loses.CompareAndSwap(true, false) {
+			return n, err
+		}
+		close(l.lost)
+	}
+}
+
+// A lost acknowledgement is made up for within the ten seconds that a request waits, and what it was for is stored once.
+func TestLostAcknowledgement(t *testing.T) {
+	n := enginetest.NATS(t)
+	loses, lost := new(atomic.Bool), make(chan struct{})
+	b, err := Open(Config{URL: n.URL(), Name: "test", Storage: 64 << 20, Dial: func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", n.Addr())
+		return link{conn, loses, lost}, err
+	}}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	loses.Store(true)
+	if err := b.Publish(ctx, raw(1)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-lost:
+	default:
+		t.Fatal("no acknowledgement was lost")
+	}
+	if info, err := b.consumer(t); err != nil || info.NumPending != 1 {
+		t.Fatalf("%v, %v", info, err)
+	}
+}
+
+// A publish ends when its context does, however much is still to be sent to a server that does not answer.
+func TestPublishEndsWithItsContext(t *testing.T) {
+	n := enginetest.NATS(t)
+	b, err := Open(Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := b.Publish(ctx, raw(maxInFlight+50)); err == nil {
+		t.Fatal("published without a server")
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("ended %s after its context", took)
+	}
+}
+
 // What is acknowledged stays until its age is up.
 func TestJanitorKeepsTheYoung(t *testing.T) {
 	b := setup(t, 64<<20)
@@ -368,6 +485,82 @@ func TestBucket(t *testing.T) {
 		t.Errorf("%v", seen)
 	}
 }
+
+// A watcher waits for its bucket, and goes on after an absence of the server.
+func TestWatchGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	start := func(addr string) *embedded.NATS {
+		n, err := embedded.StartNATS(embedded.NATSConfig{Dir: dir, Addr: addr, Log: enginetest.Log(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	n := start("127.0.0.1:0")
+	addr := n.Addr()
+	failed := make(chan struct{})
+	log := slog.New(slog.NewTextHandler(writerFunc(sync.OnceFunc(func() { close(failed) })), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	b, err := Open(Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	seen, ended := make(chan string, 100), make(chan error, 1)
+	go func() {
+		ended <- b.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(value []byte, _ time.Time) { seen <- string(value) })
+	}()
+	await := func(want string) {
+		t.Helper()
+		deadline := time.After(30 * time.Second)
+		for {
+			select {
+			case got := <-seen:
+				if got == want {
+					return
+				}
+			case err := <-ended:
+				t.Fatalf("ended before %q was seen: %v", want, err)
+			case <-deadline:
+				t.Fatalf("%q was not seen", want)
+			}
+		}
+	}
+	select {
+	case <-failed: // there is no bucket yet
+	case err := <-ended:
+		t.Fatalf("ended without a bucket: %v", err)
+	}
+	put := func(value string) {
+		t.Helper()
+		poll(t, func() error { return b.Put(t.Context(), topology.RulesBucket, topology.RulesCurrent, []byte(value)) })
+	}
+	if err := b.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put("first")
+	await("first")
+	n.Close()
+	poll(t, func() error {
+		if b.Ready() == nil {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	n = start(addr)
+	defer n.Close()
+	put("second")
+	await("second")
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// writerFunc is called for each line of a log.
+type writerFunc func()
+
+func (f writerFunc) Write(line []byte) (int, error) { f(); return len(line), nil }
 
 // go test -run '^$' -bench Publish -benchmem ./pkg/bus
 func BenchmarkPublish(b *testing.B) {

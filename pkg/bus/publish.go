@@ -30,17 +30,41 @@ type Message struct {
 var ErrFull = errors.New("stream is full")
 
 // Publish returns nil when every message is stored. Lost acknowledgements and reconnects are retried, with the same
-// ids, until ctx ends; a full stream is not: the caller decides whether to wait. After an error any part of the
+// ids, until ctx ends; a full stream is not: the caller's own sender is to wait. After an error any part of the
 // messages may have been stored, so the only remedy is to publish them all again.
 func (b *Bus) Publish(ctx context.Context, messages []Message) error {
+	return b.publish(ctx, messages, func(err error) error {
+		if errors.Is(err, ErrFull) {
+			return backoff.Permanent(err)
+		}
+		return err
+	})
+}
+
+// PublishPatiently is Publish for callers that can only wait: a full stream is retried as well. What is stored is not
+// published again while the rest waits. waits, which may be nil, is told why after each attempt that did not store all.
+func (b *Bus) PublishPatiently(ctx context.Context, messages []Message, waits func(why error)) error {
+	return b.publish(ctx, messages, func(err error) error {
+		if waits != nil {
+			waits(err)
+		}
+		return err
+	})
+}
+
+// publish tries until everything is stored, ctx ends, or judge makes of an attempt's error a permanent one.
+func (b *Bus) publish(ctx context.Context, messages []Message, judge func(error) error) error {
 	pending := messages
 	attempt := func() error {
 		failed, err := b.publishOnce(ctx, pending)
 		pending = failed
-		if errors.Is(err, ErrFull) || errors.Is(err, nats.ErrMaxPayload) {
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, nats.ErrMaxPayload):
 			return backoff.Permanent(err)
 		}
-		return err
+		return judge(err)
 	}
 	notify := func(err error, wait time.Duration) {
 		b.log.Warn("publishing again", "messages", len(pending), "error", err, "wait", wait)
@@ -67,6 +91,9 @@ func (b *Bus) publishOnce(ctx context.Context, messages []Message) (failed []Mes
 		}
 	}
 	for i, m := range messages {
+		if ctx.Err() != nil { // where nobody answers, each send waits for one of those in flight
+			return messages, context.Cause(ctx)
+		}
 		msg := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
 		var options []jetstream.PublishOpt
 		if m.ID != "" {
