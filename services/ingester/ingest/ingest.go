@@ -43,15 +43,8 @@ func New(tokens *Tokens, b *bus.Bus, log *slog.Logger, registry prometheus.Regis
 // Run puts rules in force, follows the directory they came from (none when dir is empty), and commits what the
 // handlers accept, until ctx ends. Then it refuses new requests and commits what it has.
 func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) error {
-	err := in.bus.Prepare(ctx)
-	if err == nil {
-		err = in.adopt(ctx, rules)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+	if in.bus.Prepare(ctx) != nil || in.insist(ctx, rules) != nil {
+		return nil // ctx ended
 	}
 	if dir != "" {
 		go nodes.Watch(ctx, dir, watchPeriod, func(changed *nodes.Rules) { in.follow(ctx, changed) }, func(err error) {
@@ -63,14 +56,19 @@ func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) err
 	return nil
 }
 
-// follow puts a changed version in force, trying for as long as that takes: the watcher tells of a change once.
+// follow puts a changed version in force: the watcher tells of a change once.
 func (in *Ingester) follow(ctx context.Context, changed *nodes.Rules) {
 	if changed.Version() == in.rules.Load().Version() {
 		return // what Run began with
 	}
-	_ = backoff.RetryNotify(func() error { return in.adopt(ctx, changed) }, backoff.WithContext(bus.Forever(), ctx),
-		func(err error, wait time.Duration) { // the only other end is that of the service
-			in.log.Warn("the changed rules are not in force yet", "version", changed.Version(), "error", err, "wait", wait)
+	_ = in.insist(ctx, changed) // the only other end is that of the service
+}
+
+// insist adopts a version, trying for as long as that takes. It fails only when ctx ends.
+func (in *Ingester) insist(ctx context.Context, rules *nodes.Rules) error {
+	return backoff.RetryNotify(func() error { return in.adopt(ctx, rules) }, backoff.WithContext(bus.Forever(), ctx),
+		func(err error, wait time.Duration) {
+			in.log.Warn("the rules are not in force yet", "version", rules.Version(), "error", err, "wait", wait)
 		})
 }
 

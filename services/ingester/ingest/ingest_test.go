@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -685,6 +686,61 @@ func TestRulesChangeWithoutNATS(t *testing.T) {
 	if got := in.rules.Load().Version(); got != changed.Version() {
 		t.Errorf("in force is %s, want %s", got, changed.Version())
 	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// breaks is a connection that breaks when it is to carry what is given, once.
+type breaks struct {
+	net.Conn
+	at   []byte
+	once *sync.Once
+}
+
+func (c *breaks) Write(p []byte) (n int, err error) {
+	if bytes.Contains(p, c.at) {
+		c.once.Do(func() { err = c.Close() })
+		if err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// A service that starts while the connection breaks puts its rules in force all the same.
+func TestFirstRulesOverABrokenConnection(t *testing.T) {
+	n := enginetest.NATS(t)
+	once := new(sync.Once)
+	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: storage, Dial: func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", n.Addr())
+		return &breaks{conn, []byte("$KV." + topology.RulesBucket + "." + topology.RulesKey("")), once}, err
+	}}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	rules, err := nodes.Load(fstest.MapFS{"company.yaml": {Data: []byte("company: acme\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := New(nil, b, enginetest.Log(t), prometheus.NewRegistry())
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- in.Run(ctx, rules, "") }()
+	for deadline := time.Now().Add(30 * time.Second); in.Ready() != nil; time.Sleep(5 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			t.Fatal("ended: ", err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(in.Ready())
+		}
+	}
+	once.Do(func() { t.Error("the connection never broke") })
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
