@@ -21,8 +21,8 @@ const (
 )
 
 // Run serves the parts on one address and runs them until ctx ends or one fails. The drain goes downstream: first
-// requests are finished, then each part in order. ready is called once with the address served on, when every part
-// says it can work.
+// requests are finished, then each part in order. An error of a part is one at any time, while draining as well. ready
+// is called once with the address served on, when every part says it can work.
 func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), parts ...Part) error {
 	profiled, err := startProfile(p.profileDir)
 	if err != nil {
@@ -69,7 +69,12 @@ func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), pa
 	}
 	for _, r := range running {
 		r.stop()
-		if err := <-r.ended; err != nil && fault == nil && ctx.Err() == nil {
+		err := <-r.ended
+		if err == nil || err == fault { // said already
+			continue
+		}
+		p.Log.Error("draining", "error", err)
+		if fault == nil {
 			fault = err
 		}
 	}
@@ -82,7 +87,7 @@ func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), pa
 // running is a part at work.
 type running struct {
 	stop  context.CancelFunc
-	ended chan error
+	ended chan error // gets why it ended, nil when it was asked to
 }
 
 func start(part Part, failed chan<- error) *running {
@@ -90,11 +95,18 @@ func start(part Part, failed chan<- error) *running {
 	r := &running{stop: stop, ended: make(chan error, 1)}
 	go func() {
 		err := part.Run(ctx)
-		if ctx.Err() == nil {
-			if err == nil {
-				err = errors.New("ended by itself")
-			}
-			failed <- fmt.Errorf("%s: %w", part.Name, err)
+		asked := ctx.Err() != nil
+		switch {
+		case asked && errors.Is(err, context.Canceled):
+			err = nil
+		case !asked && err == nil:
+			err = errors.New("ended by itself")
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", part.Name, err)
+		}
+		if !asked {
+			failed <- err
 		}
 		r.ended <- err
 	}()

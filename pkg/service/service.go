@@ -64,7 +64,7 @@ func execute[C any](name, about string, args, environ []string, stdout, stderr i
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return ExitUsage
-	case err != nil && ctx.Err() == nil:
+	case err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)): // a fault while draining is one
 		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return ExitFault
 	}
