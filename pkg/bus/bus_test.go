@@ -129,6 +129,28 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 	}
 }
 
+// That ctx ended is no error of Consume, but what else a handler says then is.
+func TestErrorWhileStopping(t *testing.T) {
+	b := setup(t, 64<<20)
+	bug := errors.New("bug")
+	f := func(says func(context.Context) error, want error) {
+		t.Helper()
+		if err := b.Publish(t.Context(), []Message{{Subject: topology.RawSubject("x")}}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		if err := b.Consume(ctx, topology.EnrichRaw, limit, func(ctx context.Context, _ []Delivery) error {
+			stop()
+			return says(ctx)
+		}); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	f(func(ctx context.Context) error { return fmt.Errorf("waiting: %w", ctx.Err()) }, nil)
+	f(func(context.Context) error { return bug }, bug)
+}
+
 // Two readers share a durable: each message goes to one of them.
 func TestReadersShare(t *testing.T) {
 	b := setup(t, 64<<20)

@@ -43,18 +43,18 @@ type Limit struct {
 // can only be waited for is waited for inside, for as long as it takes; meanwhile the server is told that work goes on.
 type Handler func(context.Context, []Delivery) error
 
-// Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails. Nothing is
-// fetched ahead: what a reader holds is one batch, and a stopped reader leaves nothing waiting behind.
+// Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails, be it while ctx
+// ends. Nothing is fetched ahead: what a reader holds is one batch, and a stopped reader leaves nothing waiting behind.
 func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, handle Handler) error {
 	pace := Forever()
 	for ctx.Err() == nil {
 		err := b.consume(ctx, c, limit, handle, pace.Reset)
 		var failed *handlerError
 		switch {
+		case errors.As(err, &failed) && !(ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))):
+			return failed.error
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &failed):
-			return failed.error
 		}
 		wait := pace.NextBackOff()
 		b.log.Warn("reading again", "stream", c.Stream.Name, "consumer", c.Durable, "error", err, "wait", wait)
@@ -68,6 +68,8 @@ func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, han
 
 // handlerError tells a handler's error, which ends Consume, from a reader's, which is tried again.
 type handlerError struct{ error }
+
+func (e *handlerError) Unwrap() error { return e.error }
 
 // consume reads until something fails. progress is called after each batch.
 func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, handle Handler, progress func()) error {
