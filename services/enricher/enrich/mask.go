@@ -112,8 +112,12 @@ func hasInnerDot(text string) bool {
 	}
 }
 
-// suspiciousAbroad is the same look at the characters of other keyboards.
+// suspiciousAbroad is the same look at the characters of other keyboards. Those that plain knows begin with one of four
+// bytes, which most languages do without.
 func suspiciousAbroad(text string) bool {
+	if strings.IndexByte(text, 0xd9) < 0 && strings.IndexByte(text, 0xdb) < 0 && strings.IndexByte(text, 0xe0) < 0 && strings.IndexByte(text, 0xef) < 0 {
+		return false
+	}
 	n := 0
 	for _, r := range text {
 		if r >= utf8.RuneSelf {
@@ -798,8 +802,7 @@ const (
 // up to the end of each of its words leads from word to word, so that the number of names costs no time in the text.
 type named struct {
 	literals []literal
-	first    [256]bool // bytes that a name begins with
-	second   [256]bool // bytes that come second
+	places   [256]byte // of each byte in the first three of a name, as bits
 	words    map[uint64]uses
 	exact    map[string]bool // names that are looked for as they are written
 }
@@ -823,18 +826,23 @@ const (
 // collect takes the names from an event. Most texts have none of them: the words are taken in when one may have.
 func (n *named) collect(e *social.Event) {
 	n.literals, n.words = n.literals[:0], nil
-	clear(n.first[:])
-	clear(n.second[:])
+	clear(n.places[:])
 	n.add(e.URL, isLink)
 	n.add(e.Author.Handle, isName|isExact)
 	for _, id := range [...]string{
 		e.Author.ID, e.InReplyTo.AuthorID, e.Object.AuthorID, e.InReplyTo.ID, e.Object.ID, e.RootID, e.ID,
 	} {
-		n.add(id, isName)
+		if id != "" {
+			n.add(id, isName)
+		}
 	}
 	for i := range e.Mentions {
 		n.add(e.Mentions[i].ID, isName)
 		n.add(e.Mentions[i].Handle, isName|isExact)
+	}
+	const wide = 0xef // what is in full width begins with
+	if strings.IndexByte(e.Text, wide) >= 0 || strings.IndexByte(e.Title, wide) >= 0 {
+		n.anywhere()
 	}
 }
 
@@ -850,18 +858,23 @@ func (n *named) add(text string, uses uses) {
 		return
 	}
 	n.literals = append(n.literals, literal{text, uses})
-	if text[0] < utf8.RuneSelf && text[1] < utf8.RuneSelf {
-		for _, c := range [...]byte{text[0] | 0x20, text[0] &^ 0x20, text[0]} {
-			n.first[c] = true
+	for i := range minLiteral - 1 {
+		c := text[i]
+		if isLetter(c) {
+			n.places[c^0x20] |= 1 << i
 		}
-		for _, c := range [...]byte{text[1] | 0x20, text[1] &^ 0x20, text[1]} {
-			n.second[c] = true
+		n.places[c] |= 1 << i
+		if c >= utf8.RuneSelf { // another case may be any
+			n.anywhere()
+			return
 		}
-		n.first[0xef], n.second[0xbc], n.second[0xbd] = true, true, true // the same in full width
-		return
 	}
-	for c := range 256 {
-		n.first[c], n.second[c] = n.first[c] || c >= utf8.RuneSelf || c|0x20 == int(text[0]|0x20), true
+}
+
+// anywhere says that what is not ASCII may stand anywhere in a name.
+func (n *named) anywhere() {
+	for c := utf8.RuneSelf; c < len(n.places); c++ {
+		n.places[c] = 1<<(minLiteral-1) - 1
 	}
 }
 
@@ -894,10 +907,16 @@ func (n *named) find(text string) (start, end int, mask string) {
 	if len(n.literals) == 0 {
 		return -1, 0, ""
 	}
-	for i := 0; i+1 < len(text); i++ {
-		if n.first[text[i]] && n.second[text[i+1]] && beginsWord(text, i) {
-			if end, mask := n.match(text[i:]); end > 0 {
-				return i, i + end, mask
+	for i := 0; i+1 < len(text); i += 2 { // two of three bytes are enough to meet every name, at its first or second
+		places := n.places[text[i]] & (n.places[text[i+1]] >> 1)
+		if places == 0 {
+			continue
+		}
+		for start := max(i-1, 0); start <= i; start++ {
+			if beginsWord(text, start) {
+				if end, mask := n.match(text[start:]); end > 0 {
+					return start, start + end, mask
+				}
 			}
 		}
 	}

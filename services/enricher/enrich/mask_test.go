@@ -319,7 +319,7 @@ func FuzzMask(f *testing.F) {
 			"0171 7654321": "7654321", "+49-171-7654321": "7654321", "john.o'brien77@example.com": "brien77", "zaphodx": "zaphodx", "x.example/jane77": "jane77",
 		} {
 			masked := mask(before + "\n" + planted + "\n" + after)
-			if strings.Count(masked, readable) > strings.Count(once, readable) {
+			if strings.Contains(masked, readable) && !strings.Contains(before+after, readable) {
 				t.Fatalf("%q between %q and %q is readable: %q", planted, before, after, masked)
 			}
 		}
