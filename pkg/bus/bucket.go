@@ -52,6 +52,18 @@ func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) err
 	return nil
 }
 
+// Delete removes a key of a bucket; it need not be there.
+func (b *Bus) Delete(ctx context.Context, bucket, key string) error {
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+	}
+	if err := kv.Purge(ctx, key); err != nil {
+		return fmt.Errorf("removing %s of %s: %w", key, bucket, err)
+	}
+	return nil
+}
+
 // Watch calls changed with the present value of a key and with every later one, and when each was written, until ctx
 // ends. After an absence of NATS it begins anew, so that a value may come twice, and those in between not at all.
 func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {

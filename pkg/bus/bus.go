@@ -163,9 +163,11 @@ func (b *Bus) ensure(ctx context.Context) error {
 			return fmt.Errorf("creating consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
 		}
 	}
-	_, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: topology.RulesBucket, History: 1})
-	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
-		return fmt.Errorf("creating bucket %s: %w", topology.RulesBucket, err)
+	for _, bucket := range topology.Buckets() {
+		_, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket.Name, History: 1, TTL: bucket.Keep})
+		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+			return fmt.Errorf("creating bucket %s: %w", bucket.Name, err)
+		}
 	}
 	return nil
 }

@@ -129,6 +129,42 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 	}
 }
 
+// What a handler is done with does not come again, whatever becomes of the batch.
+func TestDoneBeforeTheBatch(t *testing.T) {
+	b := setup(t, 64<<20)
+	if err := b.Publish(t.Context(), raw(10)); err != nil {
+		t.Fatal(err)
+	}
+	bug := errors.New("bug")
+	done := map[string]bool{}
+	if err := b.Consume(t.Context(), topology.EnrichRaw, limit, func(ctx context.Context, batch []Delivery) error {
+		for i := range batch[:len(batch)/2] {
+			batch[i].Done(ctx)
+			done[string(batch[i].Data)] = true
+		}
+		return bug
+	}); !errors.Is(err, bug) || len(done) == 0 {
+		t.Fatal(err, done)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), ackWait/2)
+	defer stop()
+	left := 10 - len(done)
+	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(ctx context.Context, batch []Delivery) error {
+		batch[0].Done(ctx) // and once more with its batch
+		for _, d := range batch {
+			if done[string(d.Data)] {
+				t.Errorf("%s came again", d.Data)
+			}
+		}
+		if left -= len(batch); left == 0 {
+			stop()
+		}
+		return nil
+	}); err != nil || left != 0 {
+		t.Fatal(err, left)
+	}
+}
+
 // That ctx ended is no error of Consume, but what else a handler says then is.
 func TestErrorWhileStopping(t *testing.T) {
 	b := setup(t, 64<<20)
@@ -486,6 +522,14 @@ func TestBucket(t *testing.T) {
 	}
 	if got, err := b.Get(ctx, topology.RulesBucket, "k"); err != nil || string(got) != "first" {
 		t.Fatalf("%s %v", got, err)
+	}
+	for range 2 { // the second time there is nothing to remove
+		if err := b.Delete(ctx, topology.RulesBucket, "k"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Get(ctx, topology.RulesBucket, "k"); !errors.Is(err, ErrNoKey) {
+		t.Fatalf("got %v", err)
 	}
 	if err := b.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte("1")); err != nil {
 		t.Fatal(err)

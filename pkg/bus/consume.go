@@ -32,6 +32,9 @@ type Delivery struct {
 	msg        jetstream.Msg
 }
 
+// Done acknowledges d before its batch is: what follows from it is stored. If that fails, the end of the batch does it.
+func (d *Delivery) Done(ctx context.Context) { _ = d.msg.DoubleAck(ctx) }
+
 // Limit bounds the batches of a handler: as soon as Bytes or Messages have come, or Wait after the first message.
 type Limit struct {
 	Bytes    int // as they travel, compressed or not
@@ -95,7 +98,7 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 			return &handlerError{err}
 		}
 		for _, d := range batch {
-			if err := d.msg.Ack(); err != nil {
+			if err := d.msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 				return fmt.Errorf("acknowledging: %w", err)
 			}
 		}

@@ -74,7 +74,19 @@ func Consumers() []Consumer {
 	return []Consumer{EnrichRaw, AggregateMentions, AggregateFacts, AggregateThreads, AggregateRejects}
 }
 
+// Bucket is a key-value bucket.
+type Bucket struct {
+	Name string
+	Keep time.Duration // how long a value stays, 0 for ever
+}
+
+// Buckets lists all of them.
+func Buckets() []Bucket { return []Bucket{{Name: RulesBucket}, {Name: TrialsBucket, Keep: time.Hour}} }
+
 const (
+	// TrialsBucket is the key-value bucket of the enricher's suspicions: by a raw frame's sequence, how often it was begun
+	// and not ended. They stay for longer than what restarts a dying process waits.
+	TrialsBucket = "polyphony-trials"
 	// RulesBucket is the key-value bucket of the rules: immutable archives by version, and which one is in force.
 	RulesBucket = "polyphony-rules"
 	// RulesCurrent is the key whose value is the version in force.
@@ -90,4 +102,5 @@ const (
 	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms
 	HeaderSize     = "Polyphony-Size"     // decoded bytes
 	HeaderEvents   = "Polyphony-Events"   // lines
+	HeaderSuspect  = "Polyphony-Suspect"  // "1" on a piece of a frame that its readers may have died of
 )
