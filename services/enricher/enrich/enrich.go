@@ -10,12 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"polyphony/pkg/bus"
@@ -30,14 +29,11 @@ const (
 	// cycleBytes of compressed frames are some thousand events, and some MiB of mentions when all of them match: enough
 	// to make full messages for busy nodes, little enough to stay in the cache.
 	cycleBytes = 512 << 10
-	// cycleFrames bounds what very compressible frames unpack to, at most 1.5 MiB each.
+	// cycleFrames bounds how long a cycle of very compressible frames takes. They are unpacked one by one, to at most
+	// 1.5 MiB each.
 	cycleFrames = 64
 	// cycleWait is how long the first frame of a cycle waits for others: the price in latency of busy nodes' batches.
 	cycleWait = 20 * time.Millisecond
-	// apartAfter deliveries of a frame, something in it may be what kills its readers: it is taken apart, event by event.
-	// An event that comes alone and as often again is given up. Ordinary kills do not come near: each costs a frame one
-	// delivery, and only frames in hand.
-	apartAfter = 10
 )
 
 // Enricher is the service.
@@ -47,6 +43,8 @@ type Enricher struct {
 	keyer   *pseudonym.Keyer
 	rules   ruleBook
 	metrics *metrics
+	trial   sync.Mutex // held while a suspect frame is enriched
+	waiting sync.Map   // by worker: why it waits
 }
 
 // New builds an enricher and starts nothing.
@@ -59,36 +57,49 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	if err := en.bus.Prepare(ctx); err != nil {
 		return nil // ctx ended
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, workers+1)
 	var running sync.WaitGroup
 	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, topology.EnrichRaw) })
 	running.Go(func() {
 		if err := en.answer(ctx); err != nil {
-			stop(fmt.Errorf("answering where edits belong: %w", err))
+			failed <- fmt.Errorf("answering where edits belong: %w", err)
+			stop()
 		}
 	})
 	for range workers {
 		running.Go(func() {
 			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
 			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, w.cycle); err != nil {
-				stop(fmt.Errorf("enriching: %w", err))
+				failed <- fmt.Errorf("enriching: %w", err)
+				stop()
 			}
 		})
 	}
 	running.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	select {
+	case err := <-failed:
 		return err
+	default:
+		return nil
 	}
-	return nil
 }
 
-// Ready says what is missing, nil when frames can be read.
-func (en *Enricher) Ready() error { return en.bus.Ready() }
+// Ready says what is missing, nil when frames are read and what follows from them is taken.
+func (en *Enricher) Ready() error {
+	var waits error
+	en.waiting.Range(func(_, why any) bool {
+		waits = why.(error)
+		return false
+	})
+	return errors.Join(waits, en.bus.Ready())
+}
 
 // worker runs one cycle after the other, in its own memory.
 type worker struct {
 	*Enricher
+	trying     *trial // of the frame in hand, nil when it is not suspect
 	enrichment *Enrichment
 	matchers   map[string]*matcher
 	decoder    wire.EventDecoder
@@ -104,6 +115,11 @@ type matcher struct {
 	threadWait time.Duration // how long a reference waits for its post
 }
 
+// waits lets Ready say what w waits for, until it works again.
+func (w *worker) waits(why error) { w.waiting.Store(w, why) }
+
+func (w *worker) works() { w.waiting.Delete(w) }
+
 // cycle is the whole of it: enrich every frame, publish per node, and by returning nil acknowledge the frames.
 func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
 	start := time.Now()
@@ -113,11 +129,7 @@ func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
 			return err
 		}
 	}
-	// Mentions first: whoever reads a fact finds the mention that goes with it in its stream.
-	if err := w.publish(ctx, w.out.mentionMessages()); err != nil {
-		return err
-	}
-	if err := w.publish(ctx, w.out.factMessages()); err != nil {
+	if err := w.flush(ctx); err != nil {
 		return err
 	}
 	w.metrics.cycle(&w.out, len(frames), time.Since(start))
@@ -133,81 +145,100 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 	}
 	if err != nil {
 		w.log.Error("a raw frame cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", err)
-		w.out.reject(d, &wire.Reject{Code: "invalid_frame", Detail: err.Error(), RecordedTime: head.recorded, Bytes: d.Data})
-		return nil
-	}
-	if d.Deliveries > apartAfter {
-		w.apart(d, head)
-		return nil
+		recorded := head.recorded
+		if recorded.IsZero() {
+			recorded = d.Stored
+		}
+		w.out.reject(d, &wire.Reject{Code: "invalid_frame", Detail: err.Error(), Source: sourceOf(d, nil), RecordedTime: recorded, Bytes: d.Data})
+		return w.relieve(ctx)
 	}
 	m, err := w.matcher(ctx, head.rules)
 	if err != nil {
 		return err
 	}
+	if suspect(d) {
+		return w.try(ctx, m, d, head)
+	}
+	return w.lineByLine(ctx, m, d, head)
+}
+
+// lineByLine enriches the events of the frame in hand.
+func (w *worker) lineByLine(ctx context.Context, m *matcher, d *bus.Delivery, head head) error {
 	for line := range bytes.Lines(w.lines) {
-		w.event(m, d, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded)
+		if err := w.event(ctx, m, d, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// apart makes a frame of each event of a frame that was delivered too often, and a reject of an event that is alone
-// already. It looks at none of them.
-func (w *worker) apart(d *bus.Delivery, head head) {
-	w.log.Error("a raw frame was delivered too often: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
-	if bytes.Count(w.lines, []byte{'\n'}) <= 1 {
-		w.out.reject(d, &wire.Reject{Code: "unprocessable", Detail: "its readers die of it", RecordedTime: head.recorded, Bytes: w.lines})
-		return
-	}
-	n := 0
-	for line := range bytes.Lines(w.lines) {
-		for frame, info := range wire.EncodeFrame(line) {
-			header := maps.Clone(d.Header)
-			header[topology.HeaderSize], header[topology.HeaderEvents] = []string{strconv.Itoa(info.Size)}, []string{"1"}
-			delete(header, bus.HeaderMsgID)
-			w.out.ready = append(w.out.ready, bus.Message{Subject: d.Subject, Header: header, Data: frame, ID: fmt.Sprintf("apart-%d-%d", d.Sequence, n)})
-			n++
-		}
-	}
-}
-
-// event enriches one event into the outbox.
-func (w *worker) event(m *matcher, d *bus.Delivery, line []byte, recorded time.Time) {
+// event enriches one event into the outbox. Its facts come after its mentions, so that whatever is published while it
+// is at it, no fact goes before its mention.
+func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []byte, recorded time.Time) error {
 	w.out.events++
 	e, err := w.decoder.Decode(line)
 	if err != nil { // accepted by an ingester of another version
 		var bad *social.Invalid
 		errors.As(err, &bad)
-		w.out.reject(d, &wire.Reject{Code: bad.Code, Detail: bad.Detail, RecordedTime: recorded, Bytes: line})
-		return
+		w.out.reject(d, &wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: sourceOf(d, line), RecordedTime: recorded, Bytes: line})
+		return w.relieve(ctx)
 	}
 	if e.Kind.IsStatement() {
 		w.out.statement(w.enrichment.statement(e, line, m.version, recorded))
-		return
+		return w.relieve(ctx)
 	}
 	matches := m.Match(e)
-	reference := w.enrichment.reference(e, m, matches, recorded)
-	if reference != nil {
-		w.out.reference(reference)
-	}
-	if len(matches) == 0 {
-		w.out.unmatched++
-		if reference == nil {
-			return
-		}
-	}
 	var event, author social.Key
 	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
 		w.out.mention(m.origin, mention)
 		event, author = mention.EventKey, mention.AuthorKey
+		if err := w.relieve(ctx); err != nil {
+			return err
+		}
 	}
 	if len(matches) > 0 {
 		w.out.original(w.enrichment.original(e, event, recorded))
 	} else {
+		w.out.unmatched++
+	}
+	if reference := w.enrichment.reference(e, m, matches, recorded); reference != nil {
+		w.out.reference(reference)
 		event, author = reference.Mention.EventKey, reference.Mention.AuthorKey
+	} else if len(matches) == 0 {
+		return nil
 	}
 	if e.Counters != nil {
 		w.out.statement(w.enrichment.counters(e, event, author, m.version, recorded))
 	}
+	return w.relieve(ctx)
+}
+
+// relieve publishes what was collected when it is much.
+func (w *worker) relieve(ctx context.Context) error {
+	if !w.out.full() {
+		return nil
+	}
+	if w.trying == nil {
+		return w.flush(ctx)
+	}
+	w.trying.pause(ctx)
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	return w.trying.begin(ctx)
+}
+
+// flush publishes what was collected. Mentions first: whoever reads a fact finds the mention that goes with it in its
+// stream.
+func (w *worker) flush(ctx context.Context) error {
+	if err := w.publish(ctx, w.out.mentionMessages()); err != nil {
+		return err
+	}
+	if err := w.publish(ctx, w.out.factMessages()); err != nil {
+		return err
+	}
+	w.out.sent()
+	return nil
 }
 
 // publish stores the messages, waiting for as long as a full stream or an absent server takes: the frames stay
@@ -216,10 +247,16 @@ func (w *worker) publish(ctx context.Context, messages []bus.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	return backoff.RetryNotify(func() error { return w.bus.Publish(ctx, messages) },
-		backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
-			w.log.Warn("waiting to publish", "messages", len(messages), "error", err, "wait", wait)
-		})
+	defer w.works()
+	return w.bus.PublishPatiently(ctx, messages, func(why error) { w.waits(fmt.Errorf("publishing: %w", why)) })
+}
+
+// sourceOf is the source that a frame was accepted from, or else the one that a line of it names, "" for none.
+func sourceOf(d *bus.Delivery, line []byte) string {
+	if source := strings.TrimPrefix(d.Subject, topology.RawSubject("")); social.ValidName(source) {
+		return source
+	}
+	return wire.SourceOf(line)
 }
 
 // head is what the ingester stamped on a frame.

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"polyphony/pkg/bus"
@@ -51,10 +54,13 @@ type bundle struct {
 	rules *nodes.Rules
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T) *bundle { return setupWith(t, 64<<20) }
+
+// setupWith gives all streams together so many bytes.
+func setupWith(t *testing.T, storage int64) *bundle {
 	t.Helper()
 	n := enginetest.NATS(t)
-	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
+	b, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: storage}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,14 +78,20 @@ func (b *bundle) publishRules() {
 	}
 }
 
-// enrich starts an enricher that lives as long as the test.
-func (b *bundle) enrich() {
+// enricher makes an enricher that does nothing yet.
+func (b *bundle) enricher() *Enricher {
 	b.t.Helper()
 	keyer, err := pseudonym.New([]byte(secret))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	en := New(keyer, b.bus, enginetest.Log(b.t), prometheus.NewRegistry())
+	return New(keyer, b.bus, enginetest.Log(b.t), prometheus.NewRegistry())
+}
+
+// enrich starts an enricher that lives as long as the test.
+func (b *bundle) enrich() *Enricher {
+	b.t.Helper()
+	en := b.enricher()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- en.Run(ctx, 2) }()
@@ -89,6 +101,7 @@ func (b *bundle) enrich() {
 			b.t.Error(err)
 		}
 	})
+	return en
 }
 
 var recorded = time.Date(2026, 5, 25, 14, 0, 0, 5e6, time.UTC)
@@ -262,11 +275,11 @@ func TestEnrichmentIsDeterministic(t *testing.T) {
 	}
 }
 
-// A frame waits for the rules it was accepted under; no other rules will do.
+// A frame waits for the rules it was accepted under, and /readyz says so; no other rules will do.
 func TestFrameWaitsForItsRules(t *testing.T) {
 	b := setup(t)
 	b.publishFrame(threeEvents)
-	b.enrich()
+	en := b.enrich()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if err := b.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(context.Context, []bus.Delivery) error {
@@ -275,9 +288,15 @@ func TestFrameWaitsForItsRules(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := en.Ready(); err == nil || !strings.Contains(err.Error(), "rules "+b.rules.Version()) {
+		t.Errorf("ready, or says something else: %v", err)
+	}
 	b.publishRules()
 	if got := b.read(topology.AggregateMentions, 2); len(got) != 2 {
 		t.Fatalf("%d messages", len(got))
+	}
+	if err := en.Ready(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -295,54 +314,258 @@ func TestUnreadableFrame(t *testing.T) {
 	var subjects []string
 	for _, d := range b.read(topology.AggregateRejects, 3) {
 		subjects = append(subjects, d.Subject)
+		for r, err := range wire.DecodeRejects(linesOf(t, d)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := recorded
+			switch {
+			case r.Code == "invalid_frame" && strings.Contains(r.Detail, "header"): // by the server's clock, just now
+				want = d.Stored.Truncate(time.Hour)
+				r.RecordedTime = r.RecordedTime.Truncate(time.Hour)
+			case r.Code == "invalid_frame":
+				want = time.UnixMilli(1)
+			}
+			if r.Source != "facebook" || !r.RecordedTime.Equal(want) {
+				t.Errorf("%s: source %q, recorded %v, want %v", d.Subject, r.Source, r.RecordedTime, want)
+			}
+		}
 	}
 	if want := []string{"social.rejects.enrich.invalid_frame", "social.rejects.enrich.invalid_frame", "social.rejects.enrich.invalid_json"}; !slices.Equal(subjects, want) {
 		t.Errorf("%v", subjects)
 	}
 }
 
-// A frame that its readers die of is taken apart, unlooked at; an event that is alone already becomes a reject.
-func TestFrameIsTakenApart(t *testing.T) {
-	b := setup(t)
-	w := &worker{Enricher: &Enricher{log: enginetest.Log(t)}}
-	take := func(lines string) []bus.Message {
-		w.out.reset()
-		for frame, info := range wire.EncodeFrame([]byte(lines)) {
-			d := &bus.Delivery{Deliveries: apartAfter + 1, Message: bus.Message{Subject: "social.raw.facebook", Data: frame, Header: bus.Header{
-				topology.HeaderRules: {"x"}, topology.HeaderRecorded: {"1"}, topology.HeaderSize: {strconv.Itoa(info.Size)}, bus.HeaderMsgID: {"old"}}}}
-			if err := w.frame(t.Context(), d); err != nil {
-				t.Fatal(err)
+// lives lets one process after the other read until all raw frames are acknowledged, and counts how many of them died.
+func (b *bundle) lives(en *Enricher, enrichment *Enrichment) (deaths int) {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.t.Context(), time.Minute)
+	defer stop()
+	go func() {
+		for ctx.Err() == nil {
+			if p, err := b.bus.Progress(ctx, topology.EnrichRaw); err == nil && p.Floor == p.Last {
+				stop()
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	died := errors.New("died")
+	for ctx.Err() == nil {
+		w := &worker{Enricher: en, enrichment: enrichment, matchers: map[string]*matcher{}}
+		err := b.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, func(ctx context.Context, frames []bus.Delivery) (err error) {
+			defer func() {
+				if recover() != nil {
+					err = died
+				}
+			}()
+			return w.cycle(ctx, frames)
+		})
+		if errors.Is(err, died) {
+			deaths++
+		} else if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		b.t.Fatalf("not at the end after %d deaths", deaths)
+	}
+	return deaths
+}
+
+// An event that its readers die of becomes a reject, and it alone: neither the frames that were read together with it
+// nor the events beside it in its frame do, however often they came.
+func TestOnlyTheKillerIsCondemned(t *testing.T) {
+	event := func(id, text string) string {
+		return fmt.Sprintf(`{"id":%q,"source":"facebook","kind":"post","time":"2026-05-25T14:00:00Z","text":%q,"author":{"id":"a"}}`+"\n", id, text)
+	}
+	neighbour := func(i int) string { return event(fmt.Sprint("n", i), "nothing of ours") }
+	f := func(frames []string, killers ...string) {
+		t.Helper()
+		b := setup(t)
+		b.publishRules()
+		most := suspectAfter
+		for _, frame := range frames {
+			b.publishFrame(frame)
+			if strings.Contains(frame, "Cordia") {
+				most += condemnedAfter * min(2, strings.Count(frame, "\n")) // its event once more where it is not alone
 			}
 		}
-		return all(&w.out)
+		if deaths := b.lives(b.enricher(), &Enrichment{}); deaths < condemnedAfter || deaths > most { // without a keyer it dies of whatever concerns a node
+			t.Errorf("%d deaths, want at most %d", deaths, most)
+		}
+		var condemned []string
+		for _, d := range b.all(topology.AggregateRejects) {
+			for r, err := range wire.DecodeRejects(linesOf(t, d)) {
+				if err != nil || r.Code != "unprocessable" || r.Source != "facebook" || !r.RecordedTime.Equal(recorded) {
+					t.Errorf("%+v %v", r, err)
+				}
+				condemned = append(condemned, string(r.Bytes))
+			}
+		}
+		slices.Sort(condemned)
+		if diff := cmp.Diff(killers, condemned); diff != "" {
+			t.Error(diff)
+		}
 	}
-	apart := take("one\ntwo\nthree\n")
-	if len(apart) != 3 {
-		t.Fatalf("%d messages", len(apart))
+	killer, second := event("k1", "Cordia"), event("k2", "Cordia again")
+	var frames []string
+	for i := range 40 {
+		frames = append(frames, neighbour(i))
 	}
-	if err := b.bus.Publish(t.Context(), apart); err != nil {
+	frames[10], frames[20] = killer, second
+	f(frames, killer, second)
+	f([]string{neighbour(1), neighbour(2) + killer + neighbour(3), neighbour(4)}, killer)
+}
+
+// Waiting is said at /readyz, and however often a process is stopped while it waits, its frames are not condemned.
+func TestStoppedWhileWaiting(t *testing.T) {
+	b := setupWith(t, 1<<20)
+	b.publishRules()
+	filler := bus.Message{Subject: topology.MentionSubject("heart", "north"), Data: bytes.Repeat([]byte(" "), 30_000)}
+	fillers := 0
+	for b.bus.Publish(t.Context(), []bus.Message{filler}) == nil {
+		if fillers++; fillers > 100 {
+			t.Fatal("a stream of 350 KiB took 3 MB")
+		}
+	}
+	filler.Data = filler.Data[:100]
+	for b.bus.Publish(t.Context(), []bus.Message{filler}) == nil {
+		fillers++
+	}
+	reply, _, _ := strings.Cut(threeEvents, "\n")
+	b.publishFrame(reply + "\n")
+	stopped := func(run func(context.Context) error, en *Enricher) {
+		t.Helper()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		ended := make(chan error, 1)
+		go func() { ended <- run(ctx) }()
+		deadline := time.Now().Add(20 * time.Second)
+		for err := en.Ready(); err == nil || !strings.Contains(err.Error(), bus.ErrFull.Error()); err = en.Ready() {
+			if time.Now().After(deadline) {
+				t.Fatal("does not say that it waits for a full stream: ", err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	for range suspectAfter + condemnedAfter + 3 {
+		en := b.enricher()
+		stopped(func(ctx context.Context) error { return en.Run(ctx, 1) }, en)
+	}
+	b.enrich()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	keeping.Go(func() { _ = b.bus.Janitor(ctx, func() time.Duration { return 0 }, topology.AggregateMentions) })
+	if got := b.read(topology.AggregateMentions, fillers+2); len(got) != fillers+2 {
+		t.Errorf("%d messages", len(got))
+	}
+	stop()
+	if p, err := b.bus.Progress(t.Context(), topology.AggregateRejects); err != nil || p.Last != 0 {
+		t.Errorf("%d rejects: %v", p.Last, err)
+	}
+}
+
+// Spam that compresses well and concerns many nodes is published piece by piece: what a worker holds is bounded, nothing
+// is lost, and no fact is stored before its mention.
+func TestSpamIsBounded(t *testing.T) {
+	b := setupWith(t, 1<<30)
+	files := fstest.MapFS{
+		"company.yaml":           {Data: []byte("company: acme\n")},
+		"territories/north.yaml": {Data: []byte("territory: north\ncountries: [SE]\ntimezone: Europe/Stockholm\n")},
+	}
+	for i := range 20 {
+		files[fmt.Sprintf("divisions/d%d.yaml", i)] = &fstest.MapFile{Data: fmt.Appendf(nil, "division: d%d\nlisten: cordia\n", i)}
+	}
+	var err error
+	if b.rules, err = nodes.Load(files); err != nil {
 		t.Fatal(err)
 	}
-	var lines []string
-	for _, d := range b.read(topology.EnrichRaw, 3) {
-		head, err := parseHead(d.Header)
-		if err != nil || head.rules != "x" {
-			t.Fatal(head, err)
+	b.publishRules()
+	const frames, events = 2, 2000
+	for f := range frames {
+		var lines []byte
+		for i := range events {
+			lines = fmt.Appendf(lines, `{"id":"%d-%d","source":"facebook","kind":"reply","time":"2026-05-25T14:00:00Z","text":"Cordia","author":{"id":"a"},"in_reply_to":{"id":"p"}}`+"\n", f, i)
 		}
-		line, err := wire.DecodeFrame(nil, d.Data, head.size)
+		b.publishFrame(string(lines))
+	}
+	en := b.enricher()
+	w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	read := 0
+	if err := b.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Messages: 1}, func(ctx context.Context, batch []bus.Delivery) error {
+		w.out.reset()
+		if err := w.frame(ctx, &batch[0]); err != nil {
+			return err
+		}
+		if held := w.out.bytes(); held > outboxBytes+wire.MaxBatch || w.out.mentions*500 < 2*outboxBytes {
+			t.Errorf("%d bytes are held of %d mentions", held, w.out.mentions)
+		}
+		if read++; read == frames {
+			stop()
+		}
+		return w.flush(context.WithoutCancel(ctx))
+	}); err != nil || read != frames {
+		t.Fatal(err, read)
+	}
+	stored := map[social.Key]time.Time{}
+	for _, d := range b.all(topology.AggregateMentions) {
+		mentions, err := wire.DecodeBatch(nil, d.Data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines = append(lines, string(line))
+		for _, m := range mentions {
+			if d.Stored.After(stored[m.EventKey]) {
+				stored[m.EventKey] = d.Stored
+			}
+		}
 	}
-	slices.Sort(lines)
-	if !slices.Equal(lines, []string{"one\n", "three\n", "two\n"}) {
-		t.Errorf("%q", lines)
+	if len(stored) != frames*events {
+		t.Errorf("mentions of %d events of %d", len(stored), frames*events)
 	}
-	alone := take("one\n")
-	if len(alone) != 1 || alone[0].Subject != "social.rejects.enrich.unprocessable" {
-		t.Errorf("%v", alone)
+	references := 0
+	for _, d := range b.all(topology.AggregateThreads) {
+		list, err := wire.DecodeReferences(nil, linesOf(t, d))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if references++; d.Stored.Before(stored[r.Mention.EventKey]) {
+				t.Fatal("a fact was stored before its mention")
+			}
+		}
 	}
+	if references != frames*events {
+		t.Errorf("%d references of %d", references, frames*events)
+	}
+}
+
+// bytes is what an outbox holds.
+func (o *outbox) bytes() (sum int) {
+	for _, b := range o.nodes {
+		sum += len(b.batch)
+	}
+	for _, m := range append(slices.Clone(o.ready), o.facts...) {
+		sum += len(m.Data)
+	}
+	return sum + len(o.originals) + len(o.references) + len(o.statements)
+}
+
+// all reads everything that a stream holds now.
+func (b *bundle) all(c topology.Consumer) []bus.Delivery {
+	b.t.Helper()
+	p, err := b.bus.Progress(b.t.Context(), c)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.read(c, int(p.Last-p.Floor))
 }
 
 // all is everything that a cycle publishes.
@@ -401,7 +624,9 @@ func BenchmarkEvent(b *testing.B) {
 					all(&w.out)
 					w.out.reset()
 				}
-				w.event(m, &bus.Delivery{}, line, recorded)
+				if err := w.event(b.Context(), m, &bus.Delivery{}, line, recorded); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -12,16 +12,18 @@ import (
 	"polyphony/pkg/wire"
 )
 
-// outbox collects what follows from a cycle's frames: mentions by node, originals, statements, rejects. Its memory is reused.
+// outbox collects what follows from a cycle's frames until it is full: mentions by node, originals, statements, rejects.
+// Its memory is reused.
 type outbox struct {
 	nodes      map[social.Node]*nodeBatch
 	ready      []bus.Message
 	facts      []bus.Message // to follow when the others are stored
-	lent       [][]byte      // memory of ready messages, free again at the next reset
+	lent       [][]byte      // memory of ready messages, free again when they are sent
 	free       [][]byte
 	statements []byte // lines
 	references []byte // lines
 	originals  []byte // the batch in the making
+	size       int    // bytes collected, and what messages take beside their bytes
 
 	events, unmatched, mentions, rejected int
 }
@@ -31,22 +33,40 @@ type nodeBatch struct {
 	subject string
 	batch   []byte
 	n       int
-	idle    int // cycles without a mention
+	idle    int // times that messages were made without a mention of it
 }
 
-// forgetAfter bounds the memory of nodes that went quiet.
-const forgetAfter = 1000
+const (
+	// outboxBytes is what an outbox takes before it is published. A cycle of ordinary posts stays below; a cycle of spam,
+	// which compresses well and concerns many nodes, would come to gigabytes.
+	outboxBytes = 8 << 20
+	// messageBytes is about what a message takes beside its bytes.
+	messageBytes = 512
+	// forgetAfter bounds the memory of nodes that went quiet.
+	forgetAfter = 1000
+)
+
+// full says that what was collected is to be published before more is.
+func (o *outbox) full() bool { return o.size > outboxBytes }
 
 func (o *outbox) reset() {
 	if o.nodes == nil {
 		o.nodes = map[social.Node]*nodeBatch{}
 	}
+	o.sent()
+	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
+}
+
+// sent forgets what was collected and keeps the counts.
+func (o *outbox) sent() {
 	if o.free = append(o.free, o.lent...); len(o.free) > keptBatches {
 		o.free = o.free[:keptBatches]
 	}
+	clear(o.ready)
+	clear(o.facts)
 	o.ready, o.lent, o.originals = o.ready[:0], o.lent[:0], nil
 	o.statements, o.references, o.facts = o.statements[:0], o.references[:0], o.facts[:0]
-	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
+	o.size = 0
 }
 
 func (o *outbox) mention(origin string, m *social.Mention) {
@@ -60,6 +80,7 @@ func (o *outbox) mention(origin string, m *social.Mention) {
 	}
 	before := len(b.batch)
 	b.batch = wire.AppendMention(b.batch, origin, m)
+	o.size += len(b.batch) - before
 	o.mentions++
 	if b.n++; len(b.batch) > wire.MaxBatch && b.n > 1 { // the last one begins the next message
 		next := append(wire.BeginBatch(o.memory()), b.batch[before:]...)
@@ -97,7 +118,9 @@ func (o *outbox) original(original *social.Original) {
 	if o.originals == nil {
 		o.originals = o.memory()[:0]
 	}
+	before := len(o.originals)
 	o.originals = wire.AppendOriginal(o.originals, original)
+	o.size += len(o.originals) - before
 	if len(o.originals) > wire.MaxBatch {
 		o.closeOriginals()
 	}
@@ -111,16 +134,30 @@ func (o *outbox) closeOriginals() {
 	}
 }
 
-func (o *outbox) statement(s *social.Statement) { o.statements = wire.AppendStatement(o.statements, s) }
+func (o *outbox) statement(s *social.Statement) {
+	before := len(o.statements)
+	o.statements = wire.AppendStatement(o.statements, s)
+	o.size += len(o.statements) - before
+}
 
-func (o *outbox) reference(r *social.Reference) { o.references = wire.AppendReference(o.references, r) }
+func (o *outbox) reference(r *social.Reference) {
+	before := len(o.references)
+	o.references = wire.AppendReference(o.references, r)
+	o.size += len(o.references) - before
+}
+
+// message adds a message that is whole.
+func (o *outbox) message(m bus.Message) {
+	o.ready = append(o.ready, m)
+	o.size += len(m.Data) + messageBytes
+}
 
 // reject keeps what could not be processed of a delivery. Its id follows from the delivery, so that a repeat of the
 // cycle stores it once.
 func (o *outbox) reject(d *bus.Delivery, r *wire.Reject) {
 	frame := wire.AppendReject(nil, r)
 	o.rejected++
-	o.ready = append(o.ready, bus.Message{
+	o.message(bus.Message{
 		Subject: topology.RejectSubject("enrich", string(r.Code)), Data: wire.EncodeOne(frame),
 		ID: fmt.Sprintf("enrich-%d-%x", d.Sequence, xxhash.Sum64(frame)),
 		Header: bus.Header{
@@ -130,7 +167,7 @@ func (o *outbox) reject(d *bus.Delivery, r *wire.Reject) {
 	})
 }
 
-// mentionMessages closes the batches of all nodes. They, and rejects, are valid until the next reset.
+// mentionMessages closes the batches of all nodes. They, and rejects, are valid until they are sent.
 func (o *outbox) mentionMessages() []bus.Message {
 	for node, b := range o.nodes {
 		if b.n > 0 {
@@ -143,7 +180,7 @@ func (o *outbox) mentionMessages() []bus.Message {
 	return o.ready
 }
 
-// factMessages closes the batches of facts. They are valid until the next reset.
+// factMessages closes the batches of facts. They are valid until they are sent.
 func (o *outbox) factMessages() []bus.Message {
 	o.closeOriginals()
 	for _, lines := range [...]struct {

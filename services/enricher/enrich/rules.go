@@ -42,7 +42,8 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	if m, ok := w.matchers[version]; ok {
 		return m, nil
 	}
-	rules, err := w.rules.get(ctx, version)
+	rules, err := w.rules.get(ctx, version, w.waits)
+	w.works()
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +56,9 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	return m, nil
 }
 
-// get reads a version, waiting for it for as long as it takes: to go on with another would make a repeat differ.
-func (b *ruleBook) get(ctx context.Context, version string) (*nodes.Rules, error) {
+// get reads a version, waiting for it for as long as it takes: to go on with another would make a repeat differ. waits is
+// told why.
+func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (*nodes.Rules, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if rules, ok := b.versions[version]; ok {
@@ -65,6 +67,7 @@ func (b *ruleBook) get(ctx context.Context, version string) (*nodes.Rules, error
 	archive, err := backoff.RetryNotifyWithData(func() ([]byte, error) {
 		return b.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
+		waits(fmt.Errorf("rules %s: %w", version, err))
 		if errors.Is(err, bus.ErrNoKey) {
 			b.log.Error("frames wait for a rules version that is not in the bucket; start an ingester with that nodes directory, "+
 				"or restore the bucket", "version", version, "bucket", topology.RulesBucket)
