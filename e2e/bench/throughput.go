@@ -342,7 +342,8 @@ func (run *throughputRun) afterwards(ctx context.Context, o options, up *process
 
 func (b both) total() time.Duration { return b.polyphony.cpu + b.clickhouse.cpu }
 
-// counted reads how many events concerned a node, and checks that the enricher saw every event once.
+// counted reads how many events concerned a node, by their share of those that the enricher has read, and how many rows
+// came of them. Whether all are there, and once, is what compare checks.
 func (run *throughputRun) counted(ctx context.Context, up *process) error {
 	page, err := fetch(ctx, http.MethodGet, "http://"+up.ready["http"]+"/metrics", "")
 	if err != nil {

@@ -57,7 +57,7 @@ func feed(ctx context.Context, plan generate.Plan, url string) error {
 	return g.Write(ctx, poster, 0, demoRate, true)
 }
 
-// posting posts what is written to it; writes hold whole lines, or halves that the next write completes.
+// posting posts what is written to it; writes hold whole lines, as the generator's do.
 type posting struct {
 	ctx context.Context
 	c   *client

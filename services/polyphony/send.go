@@ -26,7 +26,8 @@ import (
 const (
 	// sendBytes of one request: large enough that a request costs little, small enough to show progress.
 	sendBytes = 1 << 20
-	// sendTimeout bounds one request; the ingester answers within its own ten seconds.
+	// sendTimeout bounds one request: an ingester tries for ten seconds to store what it has read, and may have as much
+	// to store before. A request that is given up is sent again.
 	sendTimeout = 30 * time.Second
 	// sendPatience is how long an ingester may be full or away.
 	sendPatience = 5 * time.Minute

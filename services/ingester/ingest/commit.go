@@ -24,7 +24,8 @@ const (
 	// groupsInFlight is how many groups may wait for their acknowledgement at once. More groups while these wait
 	// would only be smaller.
 	groupsInFlight = 4
-	// commitTimeout is how long a group is published again before its requests are told to send again.
+	// commitTimeout is how long a group is published again before its requests are told to send again: long enough for
+	// the bus to miss an acknowledgement and ask for another.
 	commitTimeout = 10 * time.Second
 )
 
