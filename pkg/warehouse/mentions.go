@@ -352,6 +352,7 @@ type locationColumns struct {
 	eventKey            proto.ColFixedStr16
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
+	said                proto.ColUInt128
 	order               []keyed
 }
 
@@ -383,6 +384,7 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "division", Data: &c.division},
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
+		{Name: "said", Data: &c.said},
 	}
 	input.Reset()
 	for _, k := range order {
@@ -392,6 +394,11 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.division.Append(m.Node.Division)
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(r.ms))
+		if m.Retracted || m.Via == social.ViaThread {
+			c.said.Append(proto.UInt128{})
+		} else {
+			c.said.Append(packed(m.Version))
+		}
 	}
 	return s.insert(ctx, "locations", input)
 }

@@ -77,20 +77,14 @@ func (r *mentionRow) mention() social.Mention {
 // selfRow is a row of selves.
 type selfRow struct {
 	mentionRow
-	Part    int8      `ch:"part"`
-	Targets []string  `ch:"targets"`
-	Until   time.Time `ch:"until"`
-	Kept    bool      `ch:"kept"`
-	Sealed  string    `ch:"sealed"`
+	Part   int8   `ch:"part"`
+	Kept   bool   `ch:"kept"`
+	Sealed string `ch:"sealed"`
 }
 
 func (r *selfRow) self() Self {
-	self := Self{Part: Part(r.Part), Reference: social.Reference{
-		Mention: r.mention(), Until: r.Until.UTC(), Kept: r.Kept, Sealed: []byte(r.Sealed)}}
+	self := Self{Part: Part(r.Part), Mention: r.mention(), Kept: r.Kept, Sealed: []byte(r.Sealed)}
 	self.Mention.Version = unpacked(proto.UInt128{High: r.High, Low: r.Low})
-	for _, k := range r.Targets {
-		self.Targets = append(self.Targets, social.Key([]byte(k)))
-	}
 	return self
 }
 
@@ -146,21 +140,59 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 }
 
 // Edge says that an event refers to another.
-type Edge struct{ Target, Event social.Key }
+type Edge struct {
+	Event, Target social.Key
+	Until         time.Time // the event waits for the target until then
+	Recorded      time.Time // of the event
+}
 
-// Referring reads which events refer to any of these.
-func (w *Warehouse) Referring(ctx context.Context, targets []social.Key) (edges []Edge, err error) {
-	var target, event proto.ColFixedStr16
+// Edges reads to what events refer, and what refers to them.
+func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []Edge, err error) {
+	var event, other proto.ColFixedStr16
+	var direction proto.ColUInt8
+	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT DISTINCT target_key, event_key FROM edges WHERE target_key IN (SELECT key FROM asked)`, targets,
-			proto.Results{{Name: "target_key", Data: &target}, {Name: "event_key", Data: &event}}, func(i int) {
-				edges = append(edges, Edge{Target: target[i], Event: event[i]})
+		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, max(until) AS waits, min(recorded) AS since FROM edges
+			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
+				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {
+				edge := Edge{Event: event[i], Target: other[i], Until: time.UnixMilli(int64(until.Data[i])).UTC(),
+					Recorded: time.UnixMilli(int64(recorded.Data[i])).UTC()}
+				if direction[i] == 1 {
+					to = append(to, edge)
+				} else {
+					edge.Event, edge.Target = edge.Target, edge.Event
+					from = append(from, edge)
+				}
 			})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading which events refer to %d others: %w", len(targets), err)
+		return nil, nil, fmt.Errorf("reading the references of %d events: %w", len(events), err)
 	}
-	return edges, nil
+	return to, from, nil
+}
+
+// Unsettled finds those of the events of which more is known than that they are mentions by their own words: that they
+// were said to be different things, edited or deleted (contested), or that others refer to them (awaited).
+func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contested, awaited []social.Key, err error) {
+	var event proto.ColFixedStr16
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		err := s.ask(ctx, `SELECT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)
+				GROUP BY event_key HAVING uniqExact(time) > 1 OR uniqExactIf(said, said != 0) > 1
+			UNION DISTINCT
+			SELECT event_key FROM heads WHERE event_key IN (SELECT key FROM asked)`, events,
+			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
+		if err != nil {
+			return err
+		}
+		event.Reset()
+		return s.ask(ctx, `SELECT DISTINCT event_key FROM edges WHERE event_key IN (SELECT key FROM asked) AND direction = 'from'`, events,
+			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { awaited = append(awaited, event[i]) })
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for what is known of %d events: %w", len(events), err)
+	}
+	return contested, awaited, nil
 }
 
 // Heads reads the highest versions of events, for those of which one was put.

@@ -17,9 +17,9 @@ type Part int8
 
 // The parts, numbered as in the table.
 const (
-	Referring Part = 1 // refers to others, as first written
-	Edited    Part = 2 // the same, as edited
-	Before    Part = 3 // was edited, as first written
+	Waiting Part = 1 // refers to others and is no mention by itself
+	Edited  Part = 2 // refers to others, as edited
+	Before  Part = 3 // was edited, as first written
 )
 
 // waitFactor times its own wait is how long a reference stays that nothing adopts: its post may have to wait itself for
@@ -30,22 +30,14 @@ const waitFactor = 3
 type selfColumns struct {
 	facts   *factColumns
 	part    enumColumn
-	targets *proto.ColArr[[16]byte]
-	until   *proto.ColDateTime64
 	kept    proto.ColBool
 	expires proto.ColDateTime
 	sealed  proto.ColStr
 }
 
-func newSelfColumns() *selfColumns {
-	return &selfColumns{facts: newFactColumns(), targets: proto.NewArray[[16]byte](new(proto.ColFixedStr16)), until: newTimes()}
-}
-
 func (c *selfColumns) input() proto.Input {
 	input := proto.Input{
 		{Name: "part", Data: &c.part},
-		{Name: "targets", Data: c.targets},
-		{Name: "until", Data: c.until},
 		{Name: "kept", Data: &c.kept},
 		{Name: "expires", Data: &c.expires},
 		{Name: "sealed", Data: &c.sealed},
@@ -58,38 +50,39 @@ func (c *selfColumns) input() proto.Input {
 	return input
 }
 
-// InsertSelves stores what events would be as mentions, and to what they refer. Repeats are harmless; of one event and
-// part the highest version holds.
-func (w *Warehouse) InsertSelves(ctx context.Context, references []social.Reference, part Part) error {
+// InsertEdges stores to which others events refer. Repeats are harmless.
+func (w *Warehouse) InsertEdges(ctx context.Context, references []social.Reference) error {
 	if len(references) == 0 {
 		return nil
 	}
-	return w.send(ctx, w.recordSenders, func(s *sender) error {
-		if err := s.insertEdges(ctx, references); err != nil {
-			return err
-		}
-		if err := s.insertSelves(ctx, references, part); err != nil {
-			return err
-		}
-		return s.dropDeleted(ctx, references)
-	})
-}
-
-func (s *sender) insertEdges(ctx context.Context, references []social.Reference) error {
-	var target, event proto.ColFixedStr16
+	const to, from = 1, 2
+	var event, other proto.ColFixedStr16
+	var direction enumColumn
+	until, recorded := newTimes(), newTimes()
 	var kept proto.ColBool
 	var expires proto.ColDateTime
 	for i := range references {
 		r := &references[i]
-		for _, k := range r.Targets {
-			target.Append(k)
+		for _, target := range r.Targets {
 			event.Append(r.Mention.EventKey)
-			kept.Append(r.Kept)
-			expires.AppendRaw(expiry(r))
+			direction.Append(to)
+			other.Append(target)
+			event.Append(target)
+			direction.Append(from)
+			other.Append(r.Mention.EventKey)
+			for range 2 {
+				until.AppendRaw(proto.DateTime64(r.Until.UnixMilli()))
+				recorded.AppendRaw(proto.DateTime64(r.Mention.RecordedTime.UnixMilli()))
+				kept.Append(r.Kept)
+				expires.AppendRaw(expiry(r))
+			}
 		}
 	}
-	return s.insert(ctx, "edges", proto.Input{{Name: "target_key", Data: &target}, {Name: "event_key", Data: &event},
-		{Name: "kept", Data: &kept}, {Name: "expires", Data: &expires}})
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.insert(ctx, "edges", proto.Input{{Name: "event_key", Data: &event}, {Name: "direction", Data: &direction},
+			{Name: "other_key", Data: &other}, {Name: "until", Data: until}, {Name: "recorded", Data: recorded}, {Name: "kept", Data: &kept},
+			{Name: "expires", Data: &expires}})
+	})
 }
 
 // expiry is when a reference may go. Those that are kept go with the mentions: see SetRetention.
@@ -101,16 +94,28 @@ func expiry(r *social.Reference) proto.DateTime {
 	return proto.DateTime(r.Mention.RecordedTime.Add(waitFactor * wait).Unix())
 }
 
-func (s *sender) insertSelves(ctx context.Context, references []social.Reference, part Part) error {
-	if len(references) == 0 {
+// InsertSelves stores what events would be as mentions. Repeats are harmless; of one event and part the highest version
+// holds. What is deleted stays so.
+func (w *Warehouse) InsertSelves(ctx context.Context, selves []social.Reference, part Part) error {
+	if len(selves) == 0 {
 		return nil
 	}
-	c := newSelfColumns()
-	for i := range references {
-		r := &references[i]
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
+		if err := s.insertSelves(ctx, selves, part); err != nil {
+			return err
+		}
+		return s.dropDeleted(ctx, selves)
+	})
+}
+
+func (s *sender) insertSelves(ctx context.Context, selves []social.Reference, part Part) error {
+	if len(selves) == 0 {
+		return nil
+	}
+	c := &selfColumns{facts: newFactColumns()}
+	for i := range selves {
+		r := &selves[i]
 		c.part.Append(proto.Enum8(part))
-		c.targets.Append(keysOf(r.Targets))
-		c.until.AppendRaw(proto.DateTime64(max(0, r.Until.UnixMilli())))
 		c.kept.Append(r.Kept || part == Before)
 		c.expires.AppendRaw(expiry(r))
 		c.sealed.AppendBytes(r.Sealed)
@@ -118,14 +123,6 @@ func (s *sender) insertSelves(ctx context.Context, references []social.Reference
 		c.facts.append(&r.Mention, version{v.High, v.Low})
 	}
 	return s.insert(ctx, "selves", c.input())
-}
-
-func keysOf(keys []social.Key) [][16]byte {
-	raw := make([][16]byte, len(keys))
-	for i, k := range keys {
-		raw[i] = k
-	}
-	return raw
 }
 
 // dropDeleted takes back the selves of events that are deleted. It looks after they are written; whoever deletes one
@@ -168,7 +165,7 @@ func (w *Warehouse) DropSelves(ctx context.Context, events []social.Key) error {
 }
 
 func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
-	for _, part := range []Part{Referring, Edited, Before} {
+	for _, part := range []Part{Waiting, Edited, Before} {
 		gone := make([]social.Reference, len(events))
 		for i, k := range events {
 			gone[i] = social.Reference{Kept: true, Mention: social.Mention{EventKey: k, Version: social.Deleted(), Retracted: true,
@@ -181,14 +178,15 @@ func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
 	return nil
 }
 
-// Self is what an event would be as a mention, with how it stands to others.
+// Self is what an event would be as a mention, and what leads back to its author.
 type Self struct {
-	social.Reference
-	Part Part
+	Mention social.Mention
+	Sealed  []byte
+	Kept    bool
+	Part    Part
 }
 
-// Selves reads what is known of events beyond their mentions, in the order of parts. What an event refers to stands in
-// its part Referring.
+// Selves reads what is known of events beyond their mentions, in the order of parts.
 func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, error) {
 	if len(events) == 0 {
 		return nil, nil
@@ -199,7 +197,7 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	}
 	var rows []selfRow
 	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`,
-			toInt8(part) AS part, targets, until, kept, sealed
+			toInt8(part) AS part, kept, sealed
 		FROM
 		(
 			SELECT * FROM selves WHERE event_key IN (SELECT key FROM asked)
@@ -233,7 +231,7 @@ func (w *Warehouse) FirstWritten(ctx context.Context, events []social.Key) ([]so
 		WHERE (division, territory, time, event_key) IN
 				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
 			AND NOT is_deleted AND via != 'thread' AND bitShiftRight(version, 84) = 0
-		ORDER BY event_key, time, version DESC
+		ORDER BY event_key, time, version DESC, via = 'account' DESC, division, territory
 		LIMIT 1 BY event_key`)
 	if err != nil {
 		return nil, fmt.Errorf("reading events as first written: %w", err)

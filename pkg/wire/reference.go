@@ -17,12 +17,20 @@ type rawReference struct {
 	Targets []string           `json:"targets"`
 	Kept    bool               `json:"kept,omitempty"`
 	Sealed  []byte             `json:"sealed,omitempty"`
-	Data    stdjson.RawMessage `json:"data"` // as of a mention
+	Data    stdjson.RawMessage `json:"data,omitempty"` // as of a mention; of an event that is one by itself only what follows
+	Event   string             `json:"event_key,omitempty"`
+	Time    int64              `json:"time,omitempty"`          // Unix ms
+	Since   int64              `json:"recorded_time,omitempty"` // Unix ms
 }
 
 // AppendReference appends r as one line of a frame.
 func AppendReference(dst []byte, r *social.Reference) []byte {
-	raw := rawReference{Until: r.Until.UnixMilli(), Kept: r.Kept, Sealed: r.Sealed, Data: AppendMentionData(nil, &r.Mention)}
+	raw := rawReference{Until: r.Until.UnixMilli(), Kept: r.Kept}
+	if m := &r.Mention; r.Kept {
+		raw.Event, raw.Time, raw.Since = m.EventKey.String(), m.Time.UnixMilli(), m.RecordedTime.UnixMilli()
+	} else {
+		raw.Sealed, raw.Data = r.Sealed, AppendMentionData(nil, m)
+	}
 	for _, k := range r.Targets {
 		raw.Targets = append(raw.Targets, k.String())
 	}
@@ -58,6 +66,11 @@ func decodeReference(line []byte) (r social.Reference, err error) {
 			return r, err
 		}
 		r.Targets = append(r.Targets, k)
+	}
+	if raw.Kept {
+		r.Mention.Time, r.Mention.RecordedTime = time.UnixMilli(raw.Time).UTC(), time.UnixMilli(raw.Since).UTC()
+		r.Mention.EventKey, err = social.ParseKey(raw.Event)
+		return r, err
 	}
 	r.Mention, err = DecodeMentionData(raw.Data)
 	return r, err

@@ -59,11 +59,12 @@ CREATE TABLE IF NOT EXISTS locations
     event_key FixedString(16) CODEC(NONE),
     division  String,
     territory String,
-    time      DateTime64(3, 'UTC')
+    time      DateTime64(3, 'UTC'),
+    said      UInt128 -- the version of its own words or account, 0 for others: several of one event need a head
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (event_key, division, territory, time)
+ORDER BY (event_key, division, territory, time, said)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
@@ -89,15 +90,14 @@ ENGINE = ReplacingMergeTree(until)
 ORDER BY author_key
 SETTINGS index_granularity = 256, auto_statistics_types = '';
 
--- What an event would be as a mention of any node: of each that refers to others ('reference', and once it is edited
--- 'edited'), and of each that was edited ('before', as it was first written). The version is the whole of it, with the
--- time. What waits for its post is dropped when it has waited long enough; what is a mention is `kept` as long as those.
+-- What an event would be as a mention of any node, where no mention says it: of each that refers to others and is none by
+-- itself ('waiting'), of each that refers to others and was edited ('edited'), and of each that was edited ('before', as it
+-- was first written). The version is the whole of it, with the time. What waits for its post is dropped when it has waited
+-- long enough; what is a mention is `kept` as long as those.
 CREATE TABLE IF NOT EXISTS selves
 (
     event_key         FixedString(16) CODEC(NONE),
-    part              Enum8('reference' = 1, 'edited' = 2, 'before' = 3),
-    targets           Array(FixedString(16)),
-    until             DateTime64(3, 'UTC'),
+    part              Enum8('waiting' = 1, 'edited' = 2, 'before' = 3),
     kept              Bool,
     expires           DateTime('UTC'),
     sealed            String CODEC(NONE),
@@ -144,17 +144,21 @@ TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
 SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
--- Which events refer to an event: the other direction of the targets in selves.
+-- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. An event waits for what it
+-- names until `until`.
 CREATE TABLE IF NOT EXISTS edges
 (
-    target_key FixedString(16) CODEC(NONE),
-    event_key  FixedString(16) CODEC(NONE),
-    kept       Bool,
-    expires    DateTime('UTC')
+    event_key FixedString(16) CODEC(NONE),
+    direction Enum8('to' = 1, 'from' = 2),
+    other_key FixedString(16) CODEC(NONE),
+    until     DateTime64(3, 'UTC'),
+    recorded  DateTime64(3, 'UTC'),
+    kept      Bool,
+    expires   DateTime('UTC')
 )
 ENGINE = ReplacingMergeTree(expires)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
-ORDER BY (target_key, event_key)
+ORDER BY (event_key, direction, other_key)
 TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
 SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
 

@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"slices"
 
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
@@ -27,6 +28,10 @@ func (r *resolver) edits(ctx context.Context, heads map[social.Key]social.Versio
 		return nil, err
 	}
 	bases, err := r.bases(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	to, _, err := r.store.Edges(ctx, events)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +62,8 @@ func (r *resolver) edits(ctx context.Context, heads map[social.Key]social.Versio
 		}
 		versions[event] = edited.Self.Version
 		mentions = append(mentions, edited.Mentions...)
-		if len(base.Targets) > 0 {
-			self := base.Reference
-			self.Mention = edited.Self
-			self.Kept = self.Kept || len(edited.Mentions) > 0
-			selves = append(selves, self)
+		if slices.ContainsFunc(to, func(edge warehouse.Edge) bool { return edge.Event == event }) {
+			selves = append(selves, social.Reference{Mention: edited.Self, Sealed: base.Sealed, Kept: true})
 		}
 	}
 	if err := r.store.InsertSelves(ctx, selves, warehouse.Edited); err != nil {
@@ -79,9 +81,9 @@ func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.K
 	bases := map[social.Key]warehouse.Self{}
 	for _, self := range selves {
 		event := self.Mention.EventKey
-		if was, ok := bases[event]; self.Part == warehouse.Referring || self.Part == warehouse.Before && (!ok || was.Mention.Version.Less(self.Mention.Version)) {
-			if ok { // the same event, seen earlier: what it refers to stands in the other part
-				self.Targets, self.Until, self.Sealed, self.Kept = was.Targets, was.Until, was.Sealed, was.Kept
+		if was := bases[event]; self.Part != warehouse.Edited && was.Mention.Version.Less(self.Mention.Version) {
+			if len(self.Sealed) == 0 {
+				self.Sealed = was.Sealed
 			}
 			bases[event] = self
 		}

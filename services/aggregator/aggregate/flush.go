@@ -50,7 +50,7 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
 	published, err := f.published(ctx)
 	if err != nil {
-		return nil // ctx ended
+		return err
 	}
 	f.originals = f.originals[:0]
 	for i := range batch {
@@ -75,7 +75,7 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	if err := f.stored(ctx, published); err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, events); err != nil {
+	if err := f.resolve(ctx, events, nil); err != nil {
 		return err
 	}
 	f.metrics.flushed("originals", len(events), time.Since(start))
@@ -138,12 +138,22 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 			}
 		}
 	}
-	var events []social.Key
+	var waiting []social.Reference
+	var referring, events []social.Key
+	for i := range references {
+		referring = append(referring, references[i].Mention.EventKey)
+		if !references[i].Kept {
+			waiting = append(waiting, references[i])
+		}
+	}
 	err := f.insist(ctx, "storing statements and references", func(ctx context.Context) error {
 		if err := f.store.InsertStatements(ctx, statements); err != nil {
 			return err
 		}
-		if err := f.store.InsertSelves(ctx, references, warehouse.Referring); err != nil {
+		if err := f.store.InsertEdges(ctx, references); err != nil {
+			return err
+		}
+		if err := f.store.InsertSelves(ctx, waiting, warehouse.Waiting); err != nil {
 			return err
 		}
 		said, err := f.say(ctx, statements)
@@ -153,10 +163,7 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	for i := range references {
-		events = append(events, references[i].Mention.EventKey)
-	}
-	if err := f.resolve(ctx, events); err != nil {
+	if err := f.resolve(ctx, events, unique(referring)); err != nil {
 		return err
 	}
 	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))
@@ -191,8 +198,23 @@ func (f *flush) say(ctx context.Context, statements []social.Statement) (events 
 	if err := f.store.PutAuthorHeads(ctx, authors); err != nil {
 		return nil, err
 	}
+	// Mentions whose writers looked before the heads were there are stored by then.
+	published, err := f.published(ctx)
+	if err == nil {
+		err = f.stored(ctx, published)
+	}
+	if err != nil {
+		return nil, err
+	}
 	written, err := f.store.WrittenBy(ctx, authors)
-	return append(events, written...), err
+	if err != nil {
+		return nil, err
+	}
+	clear(heads)
+	for _, event := range written {
+		heads[event] = social.Deleted()
+	}
+	return append(events, written...), f.store.PutHeads(ctx, heads)
 }
 
 // rejects stores what is wrong with rejected events, without their bytes: those stay in the sealed stream.

@@ -17,23 +17,37 @@ import (
 // resolve makes events stand as the facts about them say, and what refers to them with them: it takes back what was
 // deleted, edited away or happened earlier, routes edits anew, and finds who belongs to a node through its thread.
 //
-// It is called after every new fact about an event, once that is stored and before it is acknowledged, reads the facts
-// anew, publishes what has to change, stores it, and looks again until nothing has. So of two that resolve at once the
+// It is called after every new fact about an event, or reference of one, once that is stored and before it is
+// acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of two that resolve at once the
 // one that stored last sees what both did, and what stands in the end follows from the facts alone.
-func (f *flush) resolve(ctx context.Context, events []social.Key) error {
-	if len(events) == 0 {
-		return nil
-	}
+func (f *flush) resolve(ctx context.Context, events, referring []social.Key) error {
 	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
 		r := &resolver{flush: f}
-		slices.SortFunc(events, social.Key.Compare)
-		for part := range slices.Chunk(slices.Compact(events), maxResolved) {
-			if err := r.settle(ctx, part); err != nil {
+		for part := range slices.Chunk(unique(append(events, referring...)), maxResolved) {
+			contested, awaited, err := r.store.Unsettled(ctx, part)
+			if err != nil {
+				return err
+			}
+			threaded := append(awaited, contested...)
+			for _, event := range part {
+				if _, refers := slices.BinarySearchFunc(referring, event, social.Key.Compare); refers {
+					threaded = append(threaded, event)
+				}
+			}
+			if len(threaded) == 0 {
+				continue
+			}
+			if err := r.settle(ctx, contested, unique(threaded)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func unique(events []social.Key) []social.Key {
+	slices.SortFunc(events, social.Key.Compare)
+	return slices.Compact(events)
 }
 
 const (
@@ -45,8 +59,9 @@ const (
 
 type resolver struct{ *flush }
 
-func (r *resolver) settle(ctx context.Context, events []social.Key) error {
-	heads, err := r.heads(ctx, events)
+// settle settles contested events and those that others refer to or that refer to others.
+func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key) error {
+	heads, err := r.heads(ctx, contested)
 	if err != nil {
 		return err
 	}
@@ -55,18 +70,22 @@ func (r *resolver) settle(ctx context.Context, events []social.Key) error {
 	}
 	var changes []social.Mention
 	for range maxRounds {
-		t, err := r.read(ctx, events)
+		t, err := r.read(ctx, threaded)
 		if err != nil {
 			return err
 		}
-		if changes = t.changes(); len(changes) == 0 {
+		wanted := t.wanted()
+		if err := r.listen(ctx, t, wanted); err != nil {
+			return err
+		}
+		if changes = t.changes(wanted); len(changes) == 0 {
 			return r.keep(ctx, t)
 		}
 		if err := r.put(ctx, changes); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("threads of %d events did not settle in %d rounds: %+v", len(events), maxRounds, changes[0])
+	return fmt.Errorf("threads of %d events did not settle in %d rounds: %s in %s and others", len(threaded), maxRounds, changes[0].EventKey, changes[0].Node)
 }
 
 // heads finds the highest version of each event that has more than one: of its mentions and of itself, and, where it
@@ -222,18 +241,19 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 
 // read gathers the events, all that refers to them, and all that those refer to, at any depth.
 func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
-	t = &thread{selves: map[social.Key]*warehouse.Self{}, standing: map[social.Key][]social.Mention{}, edges: map[social.Key][]social.Key{},
-		recorded: map[social.Key]time.Time{}, asked: map[social.Key]bool{}}
+	t = &thread{asked: map[social.Key]bool{}, standing: map[social.Key][]social.Mention{}, from: map[social.Key][]warehouse.Edge{},
+		selves: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
 	for _, event := range events {
 		t.asked[event] = true
 	}
-	for next := events; len(next) > 0; { // downwards
-		edges, err := r.store.Referring(ctx, next)
+	var above []social.Key
+	for next := events; len(next) > 0; { // down
+		to, from, err := r.store.Edges(ctx, next)
 		if err != nil {
 			return nil, err
 		}
-		next = nil
-		for _, edge := range edges {
+		above, next = append(above, t.add(to)...), nil
+		for _, edge := range from {
 			if !t.asked[edge.Event] {
 				t.asked[edge.Event] = true
 				next = append(next, edge.Event)
@@ -241,50 +261,63 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 		}
 	}
 	known := maps.Clone(t.asked)
-	for next := slices.Collect(maps.Keys(known)); len(next) > 0; { // upwards
-		selves, err := r.store.Selves(ctx, next)
+	for len(above) > 0 { // up
+		var next []social.Key
+		for _, event := range above {
+			if !known[event] {
+				known[event] = true
+				next = append(next, event)
+			}
+		}
+		to, _, err := r.store.Edges(ctx, next)
 		if err != nil {
 			return nil, err
 		}
-		next = nil
-		for i := range selves {
-			self := &selves[i]
-			event := self.Mention.EventKey
-			switch self.Part {
-			case warehouse.Before:
-				continue
-			case warehouse.Edited:
-				if was := t.selves[event]; was != nil { // the part before, which says what it refers to
-					was.Mention = self.Mention
-				}
-				continue
-			}
-			t.selves[event] = self
-			t.see(event, self.Mention.RecordedTime)
-			for _, target := range self.Targets {
-				t.edges[target] = append(t.edges[target], event)
-				if !known[target] {
-					known[target] = true
-					next = append(next, target)
-				}
-			}
-		}
+		above = t.add(to)
 	}
-	if t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked))); err != nil {
-		return nil, err
-	}
-	standing, err := r.store.Standing(ctx, slices.Collect(maps.Keys(known)))
+	all := slices.Collect(maps.Keys(known))
+	standing, err := r.store.Standing(ctx, all)
 	if err != nil {
 		return nil, err
 	}
 	for i := range standing {
 		row := &standing[i]
 		t.standing[row.EventKey] = append(t.standing[row.EventKey], *row)
-		if !row.Retracted && row.Via != social.ViaThread {
+		if says(row) {
 			t.see(row.EventKey, row.RecordedTime)
 		}
 	}
-	return t, nil
+	selves, err := r.store.Selves(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	for i := range selves { // what was edited stands after what was waiting, in its place
+		if self := &selves[i]; self.Part != warehouse.Before {
+			t.selves[self.Mention.EventKey] = self
+		}
+	}
+	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
+	return t, err
+}
+
+// add takes up references, and gives what they refer to.
+func (t *thread) add(edges []warehouse.Edge) (targets []social.Key) {
+	for _, edge := range edges {
+		t.from[edge.Target] = append(t.from[edge.Target], edge)
+		t.see(edge.Event, edge.Recorded)
+		targets = append(targets, edge.Target)
+	}
+	return targets
+}
+
+// listen finds out what events say that are wanted in a thread and known only as mentions elsewhere.
+func (r *resolver) listen(ctx context.Context, t *thread, wanted map[social.Key]map[social.Node]bool) error {
+	said, err := r.store.FirstWritten(ctx, t.silent(wanted))
+	for i := range said {
+		m := said[i].Mention
+		t.selves[m.EventKey] = &warehouse.Self{Mention: m, Kept: true}
+	}
+	return err
 }
 
 // see notes when an event became known, the earliest of all records.
@@ -334,22 +367,36 @@ func batches(origin string, mentions []social.Mention) []bus.Message {
 	return messages
 }
 
-// keep has the references of mentions stay as long as those do.
+// keep has what waited and is a mention now stay as long as that does.
 func (r *resolver) keep(ctx context.Context, t *thread) error {
-	var kept, edited []social.Reference
+	var selves, edited []social.Reference
+	kept := map[social.Key]bool{}
 	for event := range t.asked {
 		self := t.selves[event]
 		if self == nil || self.Kept || !slices.ContainsFunc(t.standing[event], func(m social.Mention) bool { return !m.Retracted }) {
 			continue
 		}
-		self.Kept = true
-		if self.Mention.Version.Revision() > 0 {
-			edited = append(edited, self.Reference)
+		kept[event] = true
+		reference := social.Reference{Mention: self.Mention, Sealed: self.Sealed, Kept: true}
+		if self.Part == warehouse.Edited {
+			edited = append(edited, reference)
 		} else {
-			kept = append(kept, self.Reference)
+			selves = append(selves, reference)
 		}
 	}
-	if err := r.store.InsertSelves(ctx, kept, warehouse.Referring); err != nil {
+	var edges []social.Reference
+	for _, list := range t.from {
+		for _, edge := range list {
+			if kept[edge.Event] {
+				edges = append(edges, social.Reference{Kept: true, Until: edge.Until, Targets: []social.Key{edge.Target},
+					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: t.selves[edge.Event].Mention.Time}})
+			}
+		}
+	}
+	if err := r.store.InsertEdges(ctx, edges); err != nil {
+		return err
+	}
+	if err := r.store.InsertSelves(ctx, selves, warehouse.Waiting); err != nil {
 		return err
 	}
 	return r.store.InsertSelves(ctx, edited, warehouse.Edited)

@@ -11,12 +11,12 @@ import (
 // thread is what is known about a set of events and about all that they refer to, at any depth: facts, and how the
 // events stand. It decides which of them are mentions through others. It is pure.
 type thread struct {
-	selves   map[social.Key]*warehouse.Self  // as the events stand; those that refer to others
-	standing map[social.Key][]social.Mention // where they ever were mentions
-	edges    map[social.Key][]social.Key     // who refers to an event
-	recorded map[social.Key]time.Time        // since when an event is known
 	asked    map[social.Key]bool             // the events to decide
-	heads    map[social.Key]social.Version   // of those, where known
+	standing map[social.Key][]social.Mention // where they ever were mentions
+	from     map[social.Key][]warehouse.Edge // what refers to an event
+	selves   map[social.Key]*warehouse.Self  // what they would be as mentions, where no mention says it
+	recorded map[social.Key]time.Time        // since when an event is known
+	heads    map[social.Key]social.Version   // of those asked, where known
 }
 
 // adopted gives the nodes in which the events are mentions through what they refer to: the least set that holds, from
@@ -30,62 +30,96 @@ func (t *thread) adopted() map[social.Key]map[social.Node]bool {
 	var queue []step
 	for event, rows := range t.standing {
 		for i := range rows {
-			if row := &rows[i]; !row.Retracted && row.Via != social.ViaThread {
-				queue = append(queue, step{event, row.Node})
+			if says(&rows[i]) {
+				queue = append(queue, step{event, rows[i].Node})
 			}
 		}
 	}
 	for len(queue) > 0 {
-		from := queue[len(queue)-1]
+		step1 := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
-		for _, event := range t.edges[from.event] {
-			if !t.waits(event, from.event) || nodes[event][from.node] {
+		for _, edge := range t.from[step1.event] {
+			if nodes[edge.Event][step1.node] || !t.stands(edge.Event) || t.recorded[step1.event].After(edge.Until) {
 				continue
 			}
-			if nodes[event] == nil {
-				nodes[event] = map[social.Node]bool{}
+			if nodes[edge.Event] == nil {
+				nodes[edge.Event] = map[social.Node]bool{}
 			}
-			nodes[event][from.node] = true
-			queue = append(queue, step{event, from.node})
+			nodes[edge.Event][step1.node] = true
+			queue = append(queue, step{edge.Event, step1.node})
 		}
 	}
 	return nodes
 }
 
-// waits reports whether event stands, and still waited when target was recorded.
-func (t *thread) waits(event, target social.Key) bool {
-	self := t.selves[event]
-	return self != nil && !t.recorded[target].After(self.Until)
+// says reports whether a row is a mention by its own words or account that holds.
+func says(row *social.Mention) bool { return !row.Retracted && row.Via != social.ViaThread }
+
+// stands reports whether anything is left of an event: deleted ones have neither words nor a self.
+func (t *thread) stands(event social.Key) bool {
+	if t.selves[event] != nil {
+		return true
+	}
+	for i := range t.standing[event] {
+		if says(&t.standing[event][i]) {
+			return true
+		}
+	}
+	return false
 }
 
-// changes are what is to be published so that the events stand as the facts say. Each has a version above what stands
-// there now; of two resolvers that decide at once the one that wrote last looks again, see resolver.
-func (t *thread) changes() []social.Mention {
-	adopted := t.adopted()
+// wanted gives the nodes in which events are mentions through their threads alone.
+func (t *thread) wanted() map[social.Key]map[social.Node]bool {
+	wanted := t.adopted()
+	for event, nodes := range wanted {
+		if !t.asked[event] {
+			delete(wanted, event)
+			continue
+		}
+		for i := range t.standing[event] {
+			if row := &t.standing[event][i]; says(row) {
+				delete(nodes, row.Node) // its own words stand before its thread
+			}
+		}
+	}
+	return wanted
+}
+
+// silent are the events that are wanted somewhere, and of which only a mention elsewhere says what they are.
+func (t *thread) silent(wanted map[social.Key]map[social.Node]bool) (events []social.Key) {
+	for event, nodes := range wanted {
+		if len(nodes) > 0 && t.selves[event] == nil {
+			events = append(events, event)
+		}
+	}
+	return events
+}
+
+// changes are what is to be published so that the events stand as wanted. Each has a version above what stands there
+// now; of two resolvers that decide at once the one that wrote last looks again, see resolve.
+func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Mention {
 	var changes []social.Mention
 	for event := range t.asked {
-		self, rows := t.selves[event], t.standing[event]
-		wanted := adopted[event]
-		if self == nil {
-			wanted = nil
-		}
+		self, rows, nodes := t.selves[event], t.standing[event], wanted[event]
 		for i := range rows {
 			row := &rows[i]
-			current := self != nil && row.Version.Revision() == self.Mention.Version.Revision() && row.Version.Time() == self.Mention.Version.Time()
 			switch {
-			case row.Retracted:
-			case row.Via != social.ViaThread:
-				delete(wanted, row.Node) // its own words stand before its thread
-			case current && wanted[row.Node]:
-				delete(wanted, row.Node)
-			case !wanted[row.Node]:
+			case row.Retracted || says(row):
+			case !nodes[row.Node]:
 				changes = append(changes, leaves(row))
+			case self == nil:
+			case self.Mention.Time.Before(row.Time):
+				gone := *row
+				gone.Retracted, gone.Version = true, social.Floor(revisionOf(self.Mention.Version), self.Mention.Time)
+				changes = append(changes, gone)
+			case row.Version.Revision() == self.Mention.Version.Revision() && row.Version.Time() == self.Mention.Version.Time():
+				delete(nodes, row.Node)
 			}
 		}
 		if self == nil || t.behind(event) {
 			continue
 		}
-		for _, node := range sorted(wanted) {
+		for _, node := range sorted(nodes) {
 			changes = append(changes, joins(self, node, rows))
 		}
 	}
@@ -97,6 +131,7 @@ func (t *thread) changes() []social.Mention {
 func (t *thread) behind(event social.Key) bool {
 	head, ok := t.heads[event]
 	self := t.selves[event].Mention
+	self.Via = social.ViaText
 	_, gone := self.TakenBack(head)
 	return ok && gone
 }
@@ -112,6 +147,7 @@ func leaves(row *social.Mention) social.Mention {
 func joins(self *warehouse.Self, node social.Node, rows []social.Mention) social.Mention {
 	m := self.Mention
 	m.Node, m.Via = node, social.ViaThread
+	m.Products, m.Competitors, m.Topics = nil, nil, nil // those of another division
 	m.Version = next(social.Floor(revisionOf(m.Version), m.Time))
 	for i := range rows {
 		row := &rows[i]

@@ -96,24 +96,22 @@ func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// reference makes what an event leaves for its threads, nil when it names no other. It is of no node; what accounts
-// have to do with it is the same in all.
+// reference makes what an event leaves for its threads, nil when it names no other. What it says is left to its mentions
+// where it has any. Otherwise it is of no node, and what accounts have to do with it is the same in all.
 func (en *Enrichment) reference(e *social.Event, m *matcher, matches []nodes.Match, recorded time.Time) *social.Reference {
 	targets := en.targets(e)
 	if len(targets) == 0 {
 		return nil
 	}
-	country, method := m.Country()
-	r := &social.Reference{Mention: en.mention(e, country, m.version, recorded), Targets: targets,
-		Until: recorded.Add(m.threadWait), Kept: len(matches) > 0}
-	r.Mention.Via, r.Mention.Country, r.Mention.CountryMethod = social.ViaThread, country, method
-	for i := range matches {
-		if match := &matches[i]; match.Via == social.ViaAccount {
-			r.Mention.Account, r.Mention.Owned, r.Mention.ByCompany = match.Account, match.Owned, match.ByCompany
-			break
-		}
+	r := &social.Reference{Targets: targets, Until: recorded.Add(m.threadWait), Kept: len(matches) > 0}
+	if r.Kept {
+		r.Mention = social.Mention{EventKey: en.keyer.Key(e.Source, e.ID), Time: e.Time, RecordedTime: recorded}
+		return r
 	}
-	r.Sealed = slices.Clone(en.original(e, r.Mention.EventKey, recorded).Sealed)
+	country, method := m.Country()
+	r.Mention = en.mention(e, country, m.version, recorded)
+	r.Mention.Via, r.Mention.Country, r.Mention.CountryMethod = social.ViaThread, country, method
+	r.Sealed = en.original(e, r.Mention.EventKey, recorded).Sealed
 	return r
 }
 
