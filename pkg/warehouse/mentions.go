@@ -46,12 +46,17 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 	defer func() { w.dirty.touch(hours, time.Now()) }()
 	return w.send(ctx, w.mentionSenders, func(s *sender) error {
 		for _, chunk := range splitRows(rows) {
-			if err := s.insertLocations(ctx, mentions, chunk); err != nil {
+			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
 				return err
 			}
 			back, err := s.takenBack(ctx, mentions, chunk)
 			if err != nil {
 				return err
+			}
+			if len(back) > 0 {
+				if err := s.insertLocations(ctx, mentions, chunk, back); err != nil {
+					return err
+				}
 			}
 			if err := s.insertFacts(ctx, mentions, chunk, back); err != nil {
 				return err
@@ -287,11 +292,7 @@ func (c *factColumns) append(m *social.Mention, v version) {
 	c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 	c.eventKey.Append(m.EventKey)
 	c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
-	if m.Retracted {
-		c.isDeleted.Append(1)
-	} else {
-		c.isDeleted.Append(0)
-	}
+	c.isDeleted.Append(flag(m.Retracted))
 	c.recordedTime.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
 	c.source.Append(m.Source)
 	c.kind.Append(numberOf(m.Kind))
@@ -340,8 +341,7 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 	for i := range rows {
 		m := &mentions[rows[i].index]
 		if by, gone := back[rows[i].index]; gone {
-			m = &social.Mention{Node: m.Node, EventKey: m.EventKey, AuthorKey: m.AuthorKey, Source: m.Source, Time: m.Time,
-				RecordedTime: m.RecordedTime, Via: m.Via, Retracted: true, Version: by}
+			m = retracted(m, by)
 		}
 		s.facts.append(m, storedVersion(m))
 	}
@@ -349,10 +349,12 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 }
 
 type locationColumns struct {
-	eventKey            proto.ColFixedStr16
+	eventKey, authorKey proto.ColFixedStr16
 	division, territory proto.ColStr
-	time                *proto.ColDateTime64
-	said                proto.ColUInt128
+	time, recorded      *proto.ColDateTime64
+	version             proto.ColUInt128
+	isDeleted           proto.ColUInt8
+	via                 enumColumn
 	order               []keyed
 }
 
@@ -363,10 +365,11 @@ type keyed struct {
 }
 
 func newLocationColumns() *locationColumns {
-	return &locationColumns{time: newTimes()}
+	return &locationColumns{time: newTimes(), recorded: newTimes()}
 }
 
-func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row) error {
+// insertLocations says where events stand: as the mentions say, or, where there is a back, that those in it do not.
+func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention, rows []row, back map[int32]social.Version) error {
 	order := s.locations.order[:0]
 	for i := range rows {
 		order = append(order, keyed{rows[i].key[0], int32(i)})
@@ -384,23 +387,47 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "division", Data: &c.division},
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
-		{Name: "said", Data: &c.said},
+		{Name: "version", Data: &c.version},
+		{Name: "is_deleted", Data: &c.isDeleted},
+		{Name: "via", Data: &c.via},
+		{Name: "recorded_time", Data: c.recorded},
+		{Name: "author_key", Data: &c.authorKey},
 	}
 	input.Reset()
 	for _, k := range order {
-		r := &rows[k.row]
-		m := &mentions[r.index]
+		m := &mentions[rows[k.row].index]
+		if back != nil {
+			gone, ok := back[rows[k.row].index]
+			if !ok {
+				continue
+			}
+			m = retracted(m, gone)
+		}
+		v := storedVersion(m)
 		c.eventKey.Append(m.EventKey)
 		c.division.Append(m.Node.Division)
 		c.territory.Append(m.Node.Territory)
-		c.time.AppendRaw(proto.DateTime64(r.ms))
-		if m.Retracted || m.Via == social.ViaThread {
-			c.said.Append(proto.UInt128{})
-		} else {
-			c.said.Append(packed(m.Version))
-		}
+		c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
+		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
+		c.isDeleted.Append(flag(m.Retracted))
+		c.via.Append(viaNumber(m.Via))
+		c.recorded.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
+		c.authorKey.Append(m.AuthorKey)
 	}
 	return s.insert(ctx, "locations", input)
+}
+
+// retracted is the retraction that is stored instead of a mention.
+func retracted(m *social.Mention, by social.Version) *social.Mention {
+	return &social.Mention{Node: m.Node, EventKey: m.EventKey, AuthorKey: m.AuthorKey, Source: m.Source, Time: m.Time,
+		RecordedTime: m.RecordedTime, Via: m.Via, Retracted: true, Version: by}
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func viaNumber(v social.Via) proto.Enum8 {

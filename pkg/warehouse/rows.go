@@ -112,12 +112,10 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 		gone, via           proto.ColUInt8
 	)
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, CAST(division, 'String') AS its_division, CAST(territory, 'String') AS its_territory, time, max(version) AS newest,
+		return s.ask(ctx, `SELECT event_key, division AS its_division, territory AS its_territory, time, max(version) AS newest,
 				argMax(is_deleted, version) AS gone, toUInt8(argMax(via, version)) AS its_via, argMax(recorded_time, version) AS recorded,
 				max(author_key) AS author
-			FROM mentions_store
-			WHERE (division, territory, time, event_key) IN
-				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
+			FROM locations WHERE event_key IN (SELECT key FROM asked)
 			GROUP BY event_key, division, territory, time`, events,
 			proto.Results{
 				{Name: "event_key", Data: &event}, {Name: "its_division", Data: &division}, {Name: "its_territory", Data: &territory},
@@ -146,14 +144,18 @@ type Edge struct {
 	Recorded      time.Time // of the event
 }
 
-// Edges reads to what events refer, and what refers to them.
-func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []Edge, err error) {
+// Edges reads to what events refer, and, if asked for, what refers to them.
+func (w *Warehouse) Edges(ctx context.Context, events []social.Key, both bool) (to, from []Edge, err error) {
+	way := "AND direction = 'to'"
+	if both {
+		way = ""
+	}
 	var event, other proto.ColFixedStr16
 	var direction proto.ColUInt8
 	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, max(until) AS waits, min(recorded) AS since FROM edges
-			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
+			WHERE event_key IN (SELECT key FROM asked) `+way+` GROUP BY event_key, direction, other_key`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
 				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {
 				edge := Edge{Event: event[i], Target: other[i], Until: time.UnixMilli(int64(until.Data[i])).UTC(),
@@ -178,7 +180,7 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 	var event proto.ColFixedStr16
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		err := s.ask(ctx, `SELECT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)
-				GROUP BY event_key HAVING uniqExact(time) > 1 OR uniqExactIf(said, said != 0) > 1
+				GROUP BY event_key HAVING uniqExact(time) > 1 OR uniqExactIf(bitShiftRight(version, 44), via != 'thread' AND NOT is_deleted) > 1
 			UNION DISTINCT
 			SELECT event_key FROM heads WHERE event_key IN (SELECT key FROM asked)`, events,
 			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
@@ -216,7 +218,7 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT author_key, event_key, min(time) AS time FROM
 			(
-				SELECT author_key, event_key, time FROM mentions_store WHERE author_key IN (SELECT key FROM asked)
+				SELECT author_key, event_key, time FROM locations WHERE author_key IN (SELECT key FROM asked)
 				UNION ALL
 				SELECT author_key, event_key, time FROM selves WHERE author_key IN (SELECT key FROM asked)
 			) GROUP BY author_key, event_key`, authors,

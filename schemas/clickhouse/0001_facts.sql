@@ -53,18 +53,23 @@ SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide
     merge_selector_base = 16, auto_statistics_types = '', ratio_of_defaults_for_sparse_serialization = 1,
     ttl_only_drop_parts = 1, merge_with_ttl_timeout = 86400;
 
--- Where an event is a mention, for whoever holds only its key: a lookup by event_key in mentions_store reads all of it.
+-- Where and how an event stands, for whoever holds only its key: a lookup by event_key in mentions_store reads all of it.
+-- Written before the mention, so that nobody who looks misses one.
 CREATE TABLE IF NOT EXISTS locations
 (
-    event_key FixedString(16) CODEC(NONE),
-    division  String,
-    territory String,
-    time      DateTime64(3, 'UTC'),
-    said      UInt128 -- the version of its own words or account, 0 for others: several of one event need a head
+    event_key     FixedString(16) CODEC(NONE),
+    division      String,
+    territory     String,
+    time          DateTime64(3, 'UTC'),
+    version       UInt128,
+    is_deleted    UInt8,
+    via           Enum8('none' = 0, 'text' = 1, 'account' = 2, 'thread' = 3),
+    recorded_time DateTime64(3, 'UTC'),
+    author_key    FixedString(16) CODEC(NONE)
 )
-ENGINE = ReplacingMergeTree
+ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(time)
-ORDER BY (event_key, division, territory, time, said)
+ORDER BY (event_key, division, territory, time)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 

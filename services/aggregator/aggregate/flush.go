@@ -163,7 +163,19 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, events, unique(referring)); err != nil {
+	if err := f.resolve(ctx, events, nil); err != nil {
+		return err
+	}
+	if len(references) > len(waiting) { // of the others their mentions say what they are: those must be there
+		published, err := f.published(ctx)
+		if err == nil {
+			err = f.stored(ctx, published)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := f.resolve(ctx, nil, unique(referring)); err != nil {
 		return err
 	}
 	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))

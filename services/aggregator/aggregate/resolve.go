@@ -248,7 +248,7 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 	}
 	var above []social.Key
 	for next := events; len(next) > 0; { // down
-		to, from, err := r.store.Edges(ctx, next)
+		to, from, err := r.store.Edges(ctx, next, true)
 		if err != nil {
 			return nil, err
 		}
@@ -269,7 +269,7 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 				next = append(next, event)
 			}
 		}
-		to, _, err := r.store.Edges(ctx, next)
+		to, _, err := r.store.Edges(ctx, next, false)
 		if err != nil {
 			return nil, err
 		}
