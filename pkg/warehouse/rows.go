@@ -144,18 +144,14 @@ type Edge struct {
 	Recorded      time.Time // of the event
 }
 
-// Edges reads to what events refer, and, if asked for, what refers to them.
-func (w *Warehouse) Edges(ctx context.Context, events []social.Key, both bool) (to, from []Edge, err error) {
-	way := "AND direction = 'to'"
-	if both {
-		way = ""
-	}
+// Edges reads to what events refer, and what refers to them.
+func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []Edge, err error) {
 	var event, other proto.ColFixedStr16
 	var direction proto.ColUInt8
 	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, max(until) AS waits, min(recorded) AS since FROM edges
-			WHERE event_key IN (SELECT key FROM asked) `+way+` GROUP BY event_key, direction, other_key`, events,
+			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
 				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {
 				edge := Edge{Event: event[i], Target: other[i], Until: time.UnixMilli(int64(until.Data[i])).UTC(),

@@ -31,7 +31,7 @@ func (r *resolver) edits(ctx context.Context, heads map[social.Key]social.Versio
 	if err != nil {
 		return nil, err
 	}
-	to, _, err := r.store.Edges(ctx, events, false)
+	to, _, err := r.store.Edges(ctx, events)
 	if err != nil {
 		return nil, err
 	}

@@ -239,20 +239,25 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 	return r.put(ctx, gone)
 }
 
-// read gathers the events, all that refers to them, and all that those refer to, at any depth.
+// read gathers the events, all that refers to them at any depth, and what those refer to.
 func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
 	t = &thread{asked: map[social.Key]bool{}, standing: map[social.Key][]social.Mention{}, from: map[social.Key][]warehouse.Edge{},
 		selves: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
 	for _, event := range events {
 		t.asked[event] = true
 	}
-	var above []social.Key
-	for next := events; len(next) > 0; { // down
-		to, from, err := r.store.Edges(ctx, next, true)
+	known := map[social.Key]bool{}
+	for next := events; len(next) > 0; {
+		to, from, err := r.store.Edges(ctx, next)
 		if err != nil {
 			return nil, err
 		}
-		above, next = append(above, t.add(to)...), nil
+		for _, edge := range to {
+			t.from[edge.Target] = append(t.from[edge.Target], edge)
+			t.see(edge.Event, edge.Recorded)
+			known[edge.Target] = true
+		}
+		next = nil
 		for _, edge := range from {
 			if !t.asked[edge.Event] {
 				t.asked[edge.Event] = true
@@ -260,21 +265,7 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 			}
 		}
 	}
-	known := maps.Clone(t.asked)
-	for len(above) > 0 { // up
-		var next []social.Key
-		for _, event := range above {
-			if !known[event] {
-				known[event] = true
-				next = append(next, event)
-			}
-		}
-		to, _, err := r.store.Edges(ctx, next, false)
-		if err != nil {
-			return nil, err
-		}
-		above = t.add(to)
-	}
+	maps.Copy(known, t.asked)
 	all := slices.Collect(maps.Keys(known))
 	standing, err := r.store.Standing(ctx, all)
 	if err != nil {
@@ -283,7 +274,7 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 	for i := range standing {
 		row := &standing[i]
 		t.standing[row.EventKey] = append(t.standing[row.EventKey], *row)
-		if says(row) {
+		if !row.Retracted {
 			t.see(row.EventKey, row.RecordedTime)
 		}
 	}
@@ -298,16 +289,6 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 	}
 	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
 	return t, err
-}
-
-// add takes up references, and gives what they refer to.
-func (t *thread) add(edges []warehouse.Edge) (targets []social.Key) {
-	for _, edge := range edges {
-		t.from[edge.Target] = append(t.from[edge.Target], edge)
-		t.see(edge.Event, edge.Recorded)
-		targets = append(targets, edge.Target)
-	}
-	return targets
 }
 
 // listen finds out what events say that are wanted in a thread and known only as mentions elsewhere.

@@ -8,8 +8,11 @@ import (
 	"polyphony/pkg/warehouse"
 )
 
-// thread is what is known about a set of events and about all that they refer to, at any depth: facts, and how the
-// events stand. It decides which of them are mentions through others. It is pure.
+// thread is what is known about a set of events, in which is all that refers to any of them, and about what they refer
+// to. It decides which of them are mentions through others. It is pure.
+//
+// How the events of the set stand through their threads is never a reason to stand so. What they refer to outside of the
+// set does not depend on them; who changes how that stands has them in a set of its own.
 type thread struct {
 	asked    map[social.Key]bool             // the events to decide
 	standing map[social.Key][]social.Mention // where they ever were mentions
@@ -30,7 +33,7 @@ func (t *thread) adopted() map[social.Key]map[social.Node]bool {
 	var queue []step
 	for event, rows := range t.standing {
 		for i := range rows {
-			if says(&rows[i]) {
+			if says(&rows[i]) || !rows[i].Retracted && !t.asked[event] {
 				queue = append(queue, step{event, rows[i].Node})
 			}
 		}
@@ -85,14 +88,40 @@ func (t *thread) wanted() map[social.Key]map[social.Node]bool {
 	return wanted
 }
 
-// silent are the events that are wanted somewhere, and of which only a mention elsewhere says what they are.
+// silent are the events that are missing somewhere, and of which only a mention elsewhere says what they are.
 func (t *thread) silent(wanted map[social.Key]map[social.Node]bool) (events []social.Key) {
 	for event, nodes := range wanted {
-		if len(nodes) > 0 && t.selves[event] == nil {
+		missing := len(nodes)
+		for i := range t.standing[event] {
+			if row := &t.standing[event][i]; nodes[row.Node] && t.current(row) {
+				missing--
+			}
+		}
+		if missing > 0 && t.selves[event] == nil {
 			events = append(events, event)
 		}
 	}
 	return events
+}
+
+// current reports whether a row is a mention through a thread that says what its event says now, by itself or elsewhere.
+func (t *thread) current(row *social.Mention) bool {
+	if row.Retracted || says(row) {
+		return false
+	}
+	same := func(m *social.Mention) bool {
+		return row.Version.Revision() == m.Version.Revision() && row.Version.Time() == m.Version.Time()
+	}
+	if self := t.selves[row.EventKey]; self != nil {
+		return same(&self.Mention)
+	}
+	rows := t.standing[row.EventKey]
+	for i := range rows {
+		if says(&rows[i]) && same(&rows[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // changes are what is to be published so that the events stand as wanted. Each has a version above what stands there
@@ -107,13 +136,13 @@ func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Me
 			case row.Retracted || says(row):
 			case !nodes[row.Node]:
 				changes = append(changes, leaves(row))
+			case t.current(row):
+				delete(nodes, row.Node)
 			case self == nil:
 			case self.Mention.Time.Before(row.Time):
 				gone := *row
 				gone.Retracted, gone.Version = true, social.Floor(revisionOf(self.Mention.Version), self.Mention.Time)
 				changes = append(changes, gone)
-			case row.Version.Revision() == self.Mention.Version.Revision() && row.Version.Time() == self.Mention.Version.Time():
-				delete(nodes, row.Node)
 			}
 		}
 		if self == nil || t.behind(event) {
