@@ -54,6 +54,7 @@ type options struct {
 	timeout         time.Duration
 	profile         string
 	quick, json     bool
+	references      bool // events refer to each other
 	only            float64 // the one share of matching events, 0 for all of them
 
 	settle, pause time.Duration // see settleTime and idlePause; tests have less time
@@ -78,6 +79,7 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long one run may take to become readable")
 	flag.StringVar(&o.profile, "cpuprofile", "", "directory for CPU profiles of the polyphony process, one directory a run")
 	flag.BoolVar(&o.quick, "quick", false, "throughput only: no bare limits, no latency, no idling")
+	flag.BoolVar(&o.references, "references", false, "events as they come, a third of which are replies and shares; without it all are posts")
 	flag.Float64Var(&o.only, "matching", 0, "the share of matching events, from 0 to 1; 0 measures 0.2 and then 1")
 	flag.BoolVar(&o.json, "json", false, "write the report as JSON to standard output, the tables to standard error")
 	flag.Parse()

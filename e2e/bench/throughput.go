@@ -103,9 +103,12 @@ func (t truth) mentions() (sum int) {
 
 // generateFile writes events without duplicates and bad lines, and gives what they must be counted as.
 func generateFile(ctx context.Context, o options, file string, events int, matching float64) (truth, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(o.bin, "polyphony"), "generate", "--nodes", o.nodes,
-		"--events", strconv.Itoa(events), "--matching", fmt.Sprint(matching), "--duplicates", "0", "--invalid", "0",
-		"--line-bytes", strconv.Itoa(eventBytes), "--out", file, "--truth", file+".truth")
+	args := []string{"generate", "--nodes", o.nodes, "--events", strconv.Itoa(events), "--matching", fmt.Sprint(matching), "--duplicates", "0",
+		"--invalid", "0", "--line-bytes", strconv.Itoa(eventBytes), "--out", file, "--truth", file + ".truth"}
+	if !o.references {
+		args = append(args, "--posts-only")
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(o.bin, "polyphony"), args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("generating events: %w: %s", err, out)
 	}

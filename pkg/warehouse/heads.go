@@ -140,7 +140,7 @@ func (s *sender) ask(ctx context.Context, question string, keys []social.Key, an
 	}
 	defer context.AfterFunc(ctx, func() { s.client.Close() })() // as in insert
 	return s.client.Do(ctx, ch.Query{
-		Body: question, ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: &asked}},
+		Body: question + " SETTINGS max_threads = 1", ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: &asked}},
 		Result: answer, OnResult: func(_ context.Context, block proto.Block) error {
 			for i := range block.Rows {
 				each(i)

@@ -25,6 +25,7 @@ type generateCommand struct {
 	Matching   float64 `default:"0.4" help:"Share of events that concern a node (default ${default})."`
 	Duplicates float64 `default:"0.05" help:"Share of lines that repeat an earlier one (default ${default})."`
 	Invalid    float64 `default:"0.01" help:"Share of lines that must be rejected (default ${default})."`
+	PostsOnly  bool    `name:"posts-only" help:"Nothing refers to another event: no replies, shares and reactions."`
 	LineBytes  int     `name:"line-bytes" placeholder:"N" help:"Average length of a line (default: as long as they come)."`
 }
 
@@ -38,7 +39,7 @@ func (g *generateCommand) Run(ctx context.Context, std streams) error {
 		end = time.Now().UTC().Truncate(time.Hour)
 	}
 	mix := generate.Default(g.Seed, g.Events, end)
-	mix.Matching, mix.Duplicates, mix.Invalid, mix.PadTo = g.Matching, g.Duplicates, g.Invalid, g.LineBytes
+	mix.Matching, mix.Duplicates, mix.Invalid, mix.PadTo, mix.PostsOnly = g.Matching, g.Duplicates, g.Invalid, g.LineBytes, g.PostsOnly
 	for _, share := range []float64{mix.Matching, mix.Duplicates, mix.Invalid} {
 		if !(share >= 0 && share <= 1) {
 			return &service.UsageError{Err: fmt.Errorf("%v is no share: want 0 to 1", share)}

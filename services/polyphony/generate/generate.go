@@ -25,6 +25,7 @@ type Config struct {
 	Span   time.Duration // how far back events happened; at most the lateness of the company less an hour
 
 	Matching   float64 // events that concern a node by their own words or account
+	PostsOnly  bool    // nothing refers to another event
 	Both       float64 // of those by words: events that name products of two divisions
 	Owned      float64 // of the matching: events on or by an owned account
 	Unknown    float64 // of the matching: events from a country that nobody serves, or from no known country
@@ -196,6 +197,9 @@ func (g *Generator) draw() draft {
 		d.kind = share
 	default:
 		d.kind = reaction
+	}
+	if g.cfg.PostsOnly {
+		d.kind = post
 	}
 	if d.kind > reply && !networks[d.net].reshares {
 		d.kind -= share // a post instead of a share, a reply instead of a reaction
