@@ -14,11 +14,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+const (
+	orders = 5   // in which each history is told
+	pieces = 3   // in which each is told
+	atOnce = 500 // histories that are told side by side
+)
+
 // TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, the
 // mentions and the metrics are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
 func TestHistories(t *testing.T) {
-	histories, seed := setting(t, "HISTORIES", 300), setting(t, "SEED", 1)
-	const orders, pieces = 5, 3
+	histories, seed := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1)
+	if testing.Short() {
+		histories = 200
+	}
 	directory := t.TempDir()
 	for name, text := range historyCompany {
 		path := filepath.Join(directory, name)
@@ -34,13 +42,24 @@ func TestHistories(t *testing.T) {
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
 	var all []told
 	var want []row
-	for i := range histories {
-		h := inventHistory(r, around)
-		for order := range orders {
-			all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
-			want = append(want, h.mentions(all[len(all)-1].prefix)...)
+	for first := 0; first < histories; first += atOnce {
+		round := len(all)
+		for i := first; i < min(histories, first+atOnce); i++ {
+			h := inventHistory(r, around)
+			for order := range orders {
+				all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
+				want = append(want, h.mentions(all[len(all)-1].prefix)...)
+			}
 		}
+		u.tell(all[round:], first/atOnce%2 == 0)
 	}
+	u.mustShow(all, want)
+}
+
+// tell sends the first pieces of histories, then the second ones, and so on, and waits until all is read; with a pause,
+// what comes later finds decided what came before.
+func (u *up) tell(all []told, pause bool) {
+	u.t.Helper()
 	for piece := range pieces {
 		var body strings.Builder
 		for _, t := range all {
@@ -49,15 +68,14 @@ func TestHistories(t *testing.T) {
 				body.WriteByte('\n')
 			}
 		}
-		for part := range chunks(body.String(), 8<<20) {
+		for part := range chunks(body.String(), 1<<20) {
 			u.post([]byte(part), "application/x-ndjson", nil)
 		}
-		if piece == 0 || seed%2 == 0 {
-			u.settle() // what comes later finds everything decided
+		if pause {
+			u.settle()
 		}
 	}
 	u.settle()
-	u.mustShow(all, want)
 }
 
 // mustShow compares mentions and hours with what the histories say.

@@ -54,7 +54,7 @@ type options struct {
 	timeout         time.Duration
 	profile         string
 	quick, json     bool
-	references      bool // events refer to each other
+	references      bool    // events refer to each other
 	only            float64 // the one share of matching events, 0 for all of them
 
 	settle, pause time.Duration // see settleTime and idlePause; tests have less time
