@@ -16,6 +16,10 @@ import (
 	"go.uber.org/goleak"
 
 	"polyphony/pkg/embedded"
+	// What the programs are made of: without them the result of a test would be taken for good after they changed.
+	_ "polyphony/services/aggregator/aggregate"
+	_ "polyphony/services/enricher/enrich"
+	_ "polyphony/services/ingester/ingest"
 )
 
 // root is where the programs run: `polyphony` finds the engine and the example company there, as in a checkout.
