@@ -93,7 +93,9 @@ func TestMentionSchemaAgreesWithWire(t *testing.T) {
 	if diff := cmp.Diff(keys(described.Properties), keys(data)); diff != "" {
 		t.Errorf("described and written fields differ:\n%s", diff)
 	}
-	validateBatch(t, wire.EndBatch(wire.AppendMention(wire.BeginBatch(nil), "/polyphony/acme", &m)))
+	gone := m
+	gone.Retracted, gone.Version = true, social.Deleted()
+	validateBatch(t, wire.EndBatch(wire.AppendMention(wire.AppendMention(wire.BeginBatch(nil), "/polyphony/acme", &m), "/polyphony/acme", &gone)))
 }
 
 // validateBatch holds a public message against the payload that asyncapi.yaml describes.
