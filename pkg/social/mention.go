@@ -207,6 +207,9 @@ func (v Version) Time() int64 {
 	return int64(ones44 - (hi<<24|lo>>rankBits)&ones44)
 }
 
+// Own reports whether v is that of a mention by its own words or account.
+func (v Version) Own() bool { return v.Rank()&ownRank != 0 }
+
 // Rank is what decides between versions of one revision and time.
 func (v Version) Rank() uint64 { return binary.BigEndian.Uint64(v[8:]) & (1<<rankBits - 1) }
 

@@ -103,6 +103,9 @@ func (s *sender) heads(ctx context.Context, events []social.Key) (map[social.Key
 	var key proto.ColFixedStr16
 	var version proto.ColUInt128
 	heads := map[social.Key]social.Version{}
+	if empty, err := s.empty(ctx, "heads"); empty || err != nil {
+		return heads, err
+	}
 	err := s.ask(ctx, `SELECT event_key, max(version) AS version FROM heads
 		WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key`, events,
 		proto.Results{{Name: "event_key", Data: &key}, {Name: "version", Data: &version}}, func(i int) {
@@ -118,6 +121,9 @@ func (s *sender) authorHeads(ctx context.Context, authors []social.Key) (map[soc
 	var key proto.ColFixedStr16
 	until := newTimes()
 	heads := map[social.Key]time.Time{}
+	if empty, err := s.empty(ctx, "author_heads"); empty || err != nil {
+		return heads, err
+	}
 	err := s.ask(ctx, `SELECT author_key, max(until) AS until FROM author_heads
 		WHERE author_key IN (SELECT key FROM asked) GROUP BY author_key`, authors,
 		proto.Results{{Name: "author_key", Data: &key}, {Name: "until", Data: until}}, func(i int) {
@@ -127,6 +133,17 @@ func (s *sender) authorHeads(ctx context.Context, authors []social.Key) (map[soc
 		return nil, fmt.Errorf("looking for deleted authors: %w", err)
 	}
 	return heads, nil
+}
+
+// empty tells, for much less than a question about keys costs, that nothing is known of any.
+func (s *sender) empty(ctx context.Context, table string) (bool, error) {
+	var n proto.ColUInt64
+	defer context.AfterFunc(ctx, func() { s.client.Close() })() // as in insert
+	err := s.client.Do(ctx, ch.Query{Body: "SELECT count() AS n FROM " + table, Result: proto.Results{{Name: "n", Data: &n}}})
+	if err != nil {
+		return false, fmt.Errorf("looking whether %s is empty: %w", table, err)
+	}
+	return n.Rows() == 0 || n[0] == 0, nil
 }
 
 // ask sends a question about keys, which it finds in the table asked, and calls each for every row of the answer.

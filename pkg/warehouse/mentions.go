@@ -349,12 +349,10 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 }
 
 type locationColumns struct {
-	eventKey, authorKey proto.ColFixedStr16
+	eventKey            proto.ColFixedStr16
 	division, territory proto.ColStr
-	time, recorded      *proto.ColDateTime64
+	time                *proto.ColDateTime64
 	version             proto.ColUInt128
-	isDeleted           proto.ColUInt8
-	via                 enumColumn
 	order               []keyed
 }
 
@@ -365,7 +363,7 @@ type keyed struct {
 }
 
 func newLocationColumns() *locationColumns {
-	return &locationColumns{time: newTimes(), recorded: newTimes()}
+	return &locationColumns{time: newTimes()}
 }
 
 // insertLocations says where events stand: as the mentions say, or, where there is a back, that those in it do not.
@@ -388,10 +386,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
 		{Name: "version", Data: &c.version},
-		{Name: "is_deleted", Data: &c.isDeleted},
-		{Name: "via", Data: &c.via},
-		{Name: "recorded_time", Data: c.recorded},
-		{Name: "author_key", Data: &c.authorKey},
 	}
 	input.Reset()
 	for _, k := range order {
@@ -409,10 +403,6 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
-		c.isDeleted.Append(flag(m.Retracted))
-		c.via.Append(viaNumber(m.Via))
-		c.recorded.AppendRaw(proto.DateTime64(m.RecordedTime.UnixMilli()))
-		c.authorKey.Append(m.AuthorKey)
 	}
 	return s.insert(ctx, "locations", input)
 }

@@ -3,7 +3,9 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -100,34 +102,30 @@ func publicVersion(v version, at time.Time) social.Version {
 	return social.VersionOf(revision, at, v.hi<<44>>24|v.lo>>44)
 }
 
-// Standing reads how events stand in every node where they ever were a mention: node, event, author, times, version, via, and
-// whether they were taken back. What they say is left out. A time at which an event never happens again is of version
-// social.Deleted.
+// Standing reads how events stand in every node where they ever were a mention: node, event, time, version, whether they
+// were taken back, and, of those that were not, when they were recorded and whether by themselves (via text, for
+// account also) or through a thread. A time at which an event never happens again is of version social.Deleted.
 func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing []social.Mention, err error) {
 	var (
-		event, author       proto.ColFixedStr16
+		event               proto.ColFixedStr16
 		division, territory proto.ColStr
-		at, recorded        = newTimes(), newTimes()
+		at                  = newTimes()
 		versions            proto.ColUInt128
-		gone, via           proto.ColUInt8
 	)
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, division AS its_division, territory AS its_territory, time, max(version) AS newest,
-				argMax(is_deleted, version) AS gone, toUInt8(argMax(via, version)) AS its_via, argMax(recorded_time, version) AS recorded,
-				max(author_key) AS author
+		return s.ask(ctx, `SELECT event_key, division, territory, time, max(version) AS newest
 			FROM locations WHERE event_key IN (SELECT key FROM asked)
 			GROUP BY event_key, division, territory, time`, events,
-			proto.Results{
-				{Name: "event_key", Data: &event}, {Name: "its_division", Data: &division}, {Name: "its_territory", Data: &territory},
-				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "gone", Data: &gone}, {Name: "its_via", Data: &via},
-				{Name: "recorded", Data: recorded}, {Name: "author", Data: &author},
-			}, func(i int) {
-				m := social.Mention{
-					Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i], AuthorKey: author[i],
-					Time: time.UnixMilli(int64(at.Data[i])).UTC(), RecordedTime: time.UnixMilli(int64(recorded.Data[i])).UTC(),
-					Retracted: gone[i] != 0, Via: []social.Via{"", social.ViaText, social.ViaAccount, social.ViaThread}[via[i]&3],
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "division", Data: &division}, {Name: "territory", Data: &territory},
+				{Name: "time", Data: at}, {Name: "newest", Data: &versions}}, func(i int) {
+				m := social.Mention{Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i],
+					Time: time.UnixMilli(int64(at.Data[i])).UTC(), Via: social.ViaThread}
+				v := version{versions[i].High, versions[i].Low}
+				m.Version, m.Retracted = publicVersion(v, m.Time), v.lo&ones44 == ones44
+				m.RecordedTime = time.UnixMilli(int64(ones44 - v.lo&ones44)).UTC()
+				if m.Version.Own() {
+					m.Via = social.ViaText
 				}
-				m.Version = publicVersion(version{versions[i].High, versions[i].Low}, m.Time)
 				standing = append(standing, m)
 			})
 	})
@@ -135,6 +133,26 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 		return nil, fmt.Errorf("reading how events stand: %w", err)
 	}
 	return standing, nil
+}
+
+// Authors reads who wrote events, where any mention of them still says so.
+func (w *Warehouse) Authors(ctx context.Context, events []social.Key) (authors map[social.Key]social.Key, err error) {
+	var event, author proto.ColFixedStr16
+	authors = map[social.Key]social.Key{}
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		if empty, err := s.empty(ctx, "author_heads"); empty || err != nil { // nobody will ask for whom
+			return err
+		}
+		return s.ask(ctx, `SELECT event_key, max(author_key) AS author FROM mentions_store
+			WHERE (division, territory, time, event_key) IN
+				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
+			GROUP BY event_key`, events,
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "author", Data: &author}}, func(i int) { authors[event[i]] = author[i] })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading authors: %w", err)
+	}
+	return authors, nil
 }
 
 // Edge says that an event refers to another.
@@ -173,14 +191,22 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 // Unsettled finds those of the events of which more is known than that they are mentions by their own words: that they
 // were said to be different things, edited or deleted (contested), or that others refer to them (awaited).
 func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contested, awaited []social.Key, err error) {
+	const own = "bitAnd(bitShiftRight(version, 83), 1) = 1 AND bitAnd(toUInt64(version), 17592186044415) != 17592186044415" // and not taken back
 	var event proto.ColFixedStr16
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		err := s.ask(ctx, `SELECT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)
-				GROUP BY event_key HAVING uniqExact(time) > 1 OR uniqExactIf(bitShiftRight(version, 44), via != 'thread' AND NOT is_deleted) > 1
-			UNION DISTINCT
-			SELECT event_key FROM heads WHERE event_key IN (SELECT key FROM asked)`, events,
+			GROUP BY event_key
+			HAVING min(time) != max(time) OR minIf(bitShiftRight(version, 44), `+own+`) != maxIf(bitShiftRight(version, 44), `+own+`)`, events,
 			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
 		if err != nil {
+			return err
+		}
+		heads, err := s.heads(ctx, events)
+		if err != nil {
+			return err
+		}
+		contested = unique(slices.AppendSeq(contested, maps.Keys(heads)))
+		if empty, err := s.empty(ctx, "edges"); empty || err != nil {
 			return err
 		}
 		event.Reset()
@@ -214,7 +240,7 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT author_key, event_key, min(time) AS time FROM
 			(
-				SELECT author_key, event_key, time FROM locations WHERE author_key IN (SELECT key FROM asked)
+				SELECT author_key, event_key, time FROM mentions_store WHERE author_key IN (SELECT key FROM asked)
 				UNION ALL
 				SELECT author_key, event_key, time FROM selves WHERE author_key IN (SELECT key FROM asked)
 			) GROUP BY author_key, event_key`, authors,
@@ -229,6 +255,11 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 		return nil, fmt.Errorf("reading what %d authors wrote: %w", len(authors), err)
 	}
 	return events, nil
+}
+
+func unique(keys []social.Key) []social.Key {
+	slices.SortFunc(keys, social.Key.Compare)
+	return slices.Compact(keys)
 }
 
 // AuthorHeads reads until when all that authors wrote is deleted, for those who asked for it.

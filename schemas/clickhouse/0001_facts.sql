@@ -57,15 +57,11 @@ SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide
 -- Written before the mention, so that nobody who looks misses one.
 CREATE TABLE IF NOT EXISTS locations
 (
-    event_key     FixedString(16) CODEC(NONE),
-    division      String,
-    territory     String,
-    time          DateTime64(3, 'UTC'),
-    version       UInt128,
-    is_deleted    UInt8,
-    via           Enum8('none' = 0, 'text' = 1, 'account' = 2, 'thread' = 3),
-    recorded_time DateTime64(3, 'UTC'),
-    author_key    FixedString(16) CODEC(NONE)
+    event_key FixedString(16) CODEC(NONE),
+    division  String,
+    territory String,
+    time      DateTime64(3, 'UTC'),
+    version   UInt128 -- as in mentions_store; its bits tell the rest
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(time)

@@ -148,11 +148,15 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 	if err != nil {
 		return nil, err
 	}
+	authors, err := r.store.Authors(ctx, events)
+	if err != nil {
+		return nil, err
+	}
 	seen := map[social.Key]versions{}
 	see := func(m *social.Mention, says bool) {
 		v, ok := seen[m.EventKey]
 		if !ok {
-			v.time = m.Time
+			v.time, v.author = m.Time, authors[m.EventKey]
 		}
 		if m.Time.Before(v.time) {
 			v.time = m.Time
