@@ -183,6 +183,42 @@ func TestFreshnessNeverFallsBack(t *testing.T) {
 		query(t, w, "SELECT stream || ' ' || toString(complete_until) || ' ' || toString(sequence) FROM freshness"))
 }
 
+// TestWordsVanishByThemselves waits for ClickHouse's own merges: nobody runs OPTIMIZE.
+func TestWordsVanishByThemselves(t *testing.T) {
+	w := start(t)
+	for _, table := range []string{"mentions_store", "statements", "selves", "originals"} {
+		exec(t, w, "ALTER TABLE "+table+" MODIFY SETTING merge_with_ttl_timeout = 1")
+	}
+	old := history(newRand(53), 5)
+	for i := range old {
+		old[i].Time, old[i].Text = time.Now().UTC().Add(-3*time.Hour), "words"
+	}
+	insert(t, w, old...)
+	if err := w.InsertOriginals(t.Context(), []social.Original{{EventKey: social.Key{1}, Source: "x", RecordedTime: old[0].Time, Sealed: []byte("who")}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.SetRetention(t.Context(), Retention{Text: 2 * time.Hour, Mentions: 9600 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := history(newRand(54), 5)
+	for i := range fresh {
+		fresh[i].Time, fresh[i].Text = time.Now().UTC(), "words"
+	}
+	insert(t, w, fresh...)
+	deadline := time.Now().Add(time.Minute)
+	for {
+		left := query(t, w, "SELECT toString(countIf(text != '' AND time < now() - 7200) + (SELECT count() FROM originals)) FROM mentions_store")
+		if slices.Equal(left, []string{"0"}) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v rows have words or people long after their time", left)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	same(t, "words of today", []string{"5"}, query(t, w, "SELECT toString(countIf(text != '')) FROM mentions"))
+}
+
 func TestRetention(t *testing.T) {
 	w := start(t)
 	facts := history(newRand(52), 90)

@@ -46,7 +46,8 @@ func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, 
 	unseen := false // stale hours that the sweep did not bring
 	if options.Eager || w.dirty.sweepIsDue(now, options.Sweep) {
 		if unseen, err = w.sweep(ctx, now); err != nil {
-			return 0, false, fmt.Errorf("looking for stale node-hours: %w", err)
+			w.dirty.postpone(now, options.Sweep) // what is known already is sealed meanwhile
+			return 0, true, fmt.Errorf("looking for stale node-hours: %w", err)
 		}
 	}
 	due, more := w.dirty.due(now, options)
@@ -180,6 +181,13 @@ func (d *dirtyHours) sweepIsDue(now time.Time, every time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return now.Sub(d.swept) >= every
+}
+
+// postpone has the next sweep wait a tenth of its period after one that failed.
+func (d *dirtyHours) postpone(now time.Time, period time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.swept = now.Add(-period + period/10)
 }
 
 // found notes the outcome of a sweep; after one that left something out the next is due at once.

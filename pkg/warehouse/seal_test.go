@@ -163,6 +163,10 @@ func TestFrozenHoursHold(t *testing.T) {
 	same(t, "computed", want, readMetrics(t, w, "node_metrics_1h"))
 	sealAll(t, w)
 	same(t, "sealed", want, readMetrics(t, w, "node_metrics_1h"))
+	exec(t, w, "CREATE OR REPLACE VIEW formula AS SELECT toUInt16(2) AS version") // other formulas from now on
+	same(t, "computed by other formulas", want, readMetrics(t, w, "node_metrics_1h"))
+	sealAll(t, w)
+	same(t, "sealed by other formulas", want, readMetrics(t, w, "node_metrics_1h"))
 }
 
 // TestReadersNeverSeeStaleNumbers has writers, two sealers and readers at work at once. What a reader sees holds at

@@ -3,7 +3,8 @@
 --
 -- The hot tables are laid out for cheap inserts and merges. Blocks arrive as compact parts (one file, not forty), and
 -- sixteen parts rather than five are gathered into one. Only the sort key has LowCardinality: outside of it, merging
--- plain strings takes a third of the time. Statistics and sparse columns would cost processor time at every merge.
+-- plain strings takes a third of the time. Where words or what leads back to people must vanish in time, parts are merged
+-- for that alone, twice a day; elsewhere whole parts go. Statistics and sparse columns would cost processor time at every merge.
 
 CREATE TABLE IF NOT EXISTS mentions_store
 (
@@ -51,7 +52,7 @@ PARTITION BY toYYYYMM(time)
 ORDER BY (division, territory, time, event_key)
 SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide_part = 67108864,
     merge_selector_base = 16, auto_statistics_types = '', ratio_of_defaults_for_sparse_serialization = 1,
-    ttl_only_drop_parts = 1, merge_with_ttl_timeout = 86400;
+    merge_with_ttl_timeout = 43200;
 
 -- Where and how an event stands, for whoever holds only its key: a lookup by event_key in mentions_store reads all of it.
 -- Written before the mention, so that nobody who looks misses one.
@@ -143,7 +144,7 @@ PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
 ORDER BY (event_key, part)
 TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
 SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '',
-    ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
+    ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;
 
 -- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. An event waits for what it
 -- names until `until`.
@@ -199,7 +200,7 @@ CREATE TABLE IF NOT EXISTS statements
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(time)
 ORDER BY (object_key, if(object_key = toFixedString('', 16), object_author_key, toFixedString('', 16)), kind, time, statement_key)
-SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
 -- Native ids, handles and links, encrypted with a key that ClickHouse never has. The first record of an event stands,
 -- of two at one instant their content decides.
@@ -214,7 +215,7 @@ CREATE TABLE IF NOT EXISTS originals
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(recorded_time)
 ORDER BY event_key
-SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
 -- Events that could not be processed. Their bytes are in the stream REJECTS: the message's sequence number, and the
 -- position within the message.

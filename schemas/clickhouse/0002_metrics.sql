@@ -99,7 +99,7 @@ FROM
     SELECT division, territory, hour, toUInt64(0 - touched) AS stamp, true AS sealed, events, mentions, voices, posts,
         replies, broadcasts, answers, shares, reactions, mentions_by_source
     FROM node_hours FINAL
-    WHERE formula = (SELECT version FROM formula)
+    WHERE formula = (SELECT version FROM formula) OR hour < (SELECT max(before) FROM frozen)
 )
 WHERE NOT throwIf(NOT getSetting('enable_shared_storage_snapshot_in_query'),
     'Polyphony needs enable_shared_storage_snapshot_in_query = 1, ClickHouse\'s default')

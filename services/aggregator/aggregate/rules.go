@@ -10,8 +10,8 @@ import (
 	"polyphony/pkg/warehouse"
 )
 
-// freezePeriod is how often hours are frozen that have reached their age.
-const freezePeriod = time.Hour
+// freezePeriod is how often hours are frozen that have reached their age; where any of them is stale, that is soon mended.
+const freezePeriod = 10 * time.Minute
 
 // announcement is a rules version that came in force.
 type announcement struct {
@@ -69,19 +69,20 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 	origin := "/polyphony/" + rules.Company().ID
 	ag.origin.Store(&origin)
 	ag.raw.Store(int64(rules.Company().Privacy.Retain.Raw))
-	err = ag.insist(ctx, "storing rules", func(ctx context.Context) error {
-		if err := ag.store.PutRules(ctx, describe(rules, a.since)); err != nil {
-			return err
-		}
-		keep := rules.Company().Privacy.Retain
-		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
-	})
-	if keep := rules.Company().Privacy.Retain.Mentions; err == nil && keep > 0 {
-		if freezing := ag.store.Freeze(ctx, time.Now().Add(-keep)); freezing != nil {
-			ag.log.Debug("freezing hours waits for the next round", "error", freezing) // facts stay a week longer than the hours need
+	err = ag.insist(ctx, "storing rules", func(ctx context.Context) error { return ag.store.PutRules(ctx, describe(rules, a.since)) })
+	if err != nil {
+		return err
+	}
+	keep := rules.Company().Privacy.Retain
+	if keep.Mentions > 0 { // before any fact may go, the hours made of it must hold without it
+		if err := ag.store.Freeze(ctx, time.Now().Add(-keep.Mentions)); err != nil {
+			ag.log.Warn("retention waits for the next round", "error", err, "next", freezePeriod)
+			return nil
 		}
 	}
-	return err
+	return ag.insist(ctx, "setting the retention", func(ctx context.Context) error {
+		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+	})
 }
 
 // describe puts rules into the rows that analysts see.
