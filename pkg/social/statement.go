@@ -13,8 +13,6 @@ type Statement struct {
 	Time         time.Time // when it was stated; for counters, when they were observed
 	RecordedTime time.Time
 	Counters     Counters // of Counted
-	Text         string   // of Edit: title and text as they now stand, personal data masked
-	Lang         string   // of Edit
 	RulesVersion string
 	Sealed       []byte // of Edit: the event as it came, readable only with the secret
 }

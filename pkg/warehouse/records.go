@@ -40,12 +40,11 @@ func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.St
 
 func (s *sender) insertStatements(ctx context.Context, statements []social.Statement, rows []row) error {
 	var (
-		source, lang, rulesVersion    = newLow(), newLow(), newLow()
+		source, rulesVersion          = newLow(), newLow()
 		key, object, objectAuthor     proto.ColFixedStr16
 		kind                          enumColumn
 		timeColumn, recorded          = newTimes(), newTimes()
 		likes, replies, shares, views proto.ColInt64
-		text                          proto.ColStr
 		versions                      proto.ColUInt128
 	)
 	for _, r := range rows {
@@ -62,8 +61,6 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 		replies.Append(st.Counters.Replies)
 		shares.Append(st.Counters.Shares)
 		views.Append(st.Counters.Views)
-		text.Append(st.Text)
-		lang.Append(st.Lang)
 		rulesVersion.Append(st.RulesVersion)
 		versions.Append(proto.UInt128{High: v.hi, Low: v.lo})
 	}
@@ -79,8 +76,6 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 		{Name: "replies", Data: &replies},
 		{Name: "shares", Data: &shares},
 		{Name: "views", Data: &views},
-		{Name: "text", Data: &text},
-		{Name: "lang", Data: lang},
 		{Name: "rules_version", Data: rulesVersion},
 		{Name: "version", Data: &versions},
 	})
@@ -95,11 +90,8 @@ func statementVersion(s *social.Statement) version {
 		hash.Write([]byte{0})
 	}
 	hash.Write(s.ObjectAuthor[:])
-	for _, text := range []string{s.Lang, s.RulesVersion, s.Text} {
-		hash.Write(strconv.AppendInt(nil, int64(len(text)), 10))
-		hash.Write([]byte{0})
-		hash.Write([]byte(text))
-	}
+	hash.Write([]byte(s.RulesVersion))
+	hash.Write([]byte{0})
 	hash.Write(s.Sealed)
 	return packVersion(0, hash.Sum64()&(1<<40-1), s.RecordedTime)
 }
@@ -177,6 +169,7 @@ type Reject struct {
 	Source   string // as far as it is known
 	Detail   string // never a value of the event
 	Time     time.Time
+	Hash     uint64 // of the bytes: the same reject published again is the same row
 }
 
 // InsertRejects stores rejects. Repeats are harmless.
@@ -197,7 +190,7 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		times               = newTimes()
 		stage, code, source = newLow(), newLow(), newLow()
 		detail              proto.ColStr
-		sequence            proto.ColUInt64
+		sequence, hash      proto.ColUInt64
 		position            proto.ColUInt32
 	)
 	for _, row := range rows {
@@ -208,6 +201,7 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		source.Append(r.Source)
 		detail.Append(r.Detail)
 		sequence.Append(r.Sequence)
+		hash.Append(r.Hash)
 		position.Append(r.Index)
 	}
 	return s.insert(ctx, "rejects_store", proto.Input{
@@ -217,6 +211,7 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		{Name: "source", Data: source},
 		{Name: "detail", Data: &detail},
 		{Name: "sequence", Data: &sequence},
+		{Name: "hash", Data: &hash},
 		{Name: "position", Data: &position},
 	})
 }

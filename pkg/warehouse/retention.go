@@ -41,7 +41,6 @@ func (w *Warehouse) SetRetention(ctx context.Context, r Retention) error {
 	}
 	statements := []string{
 		columnTTL("mentions_store", "text String", "time", text),
-		columnTTL("statements", "text String", "time", text),
 		tableTTL("originals", "recorded_time", text),
 		tableTTL("mentions_store", "time", mentions+slack),
 		tableTTL("locations", "time", mentions+slack),
@@ -49,6 +48,7 @@ func (w *Warehouse) SetRetention(ctx context.Context, r Retention) error {
 		keptTTL("selves", mentions+slack),
 		keptTTL("edges", mentions+slack),
 		columnTTL("selves", "text String", "time", text),
+		columnTTL("selves", "sealed String", "time", text),
 		tableTTL("node_hours", "hour", metrics),
 		tableTTL("touches", "hour", metrics),
 	}

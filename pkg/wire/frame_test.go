@@ -116,7 +116,7 @@ func TestRejectOfHugeEventIsCut(t *testing.T) {
 func TestStatementsRoundTrip(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_123).UTC()
 	want := []social.Statement{
-		{Key: social.Key{1}, Source: "x", Kind: social.Edit, ObjectKey: social.Key{2}, Time: at, RecordedTime: at, Text: "now\nso", Lang: "en", Sealed: []byte{0, 255}},
+		{Key: social.Key{1}, Source: "x", Kind: social.Edit, ObjectKey: social.Key{2}, Time: at, RecordedTime: at, Sealed: []byte{0, 255}},
 		{Key: social.Key{3}, Source: "x", Kind: social.Delete, ObjectAuthor: social.Key{4}, Time: at, RecordedTime: at},
 		{Key: social.Key{5}, Source: "x", Kind: social.Counted, ObjectKey: social.Key{6}, Time: at, RecordedTime: at,
 			Counters: social.Counters{Likes: 1, Views: 1 << 60, ObservedAt: at}, RulesVersion: "v"},
@@ -131,6 +131,21 @@ func TestStatementsRoundTrip(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+// TestLargestEdit: an edit of the largest event there is fits into a frame that its reader takes.
+func TestLargestEdit(t *testing.T) {
+	edit := social.Statement{Key: social.Key{1}, Source: "x", Kind: social.Edit, ObjectKey: social.Key{2}, Time: time.UnixMilli(1).UTC(),
+		RecordedTime: time.UnixMilli(1).UTC(), RulesVersion: "0123456789abcdef", Sealed: make([]byte, MaxEvent+64)}
+	for frame, info := range EncodeFrame(AppendStatement(nil, &edit)) {
+		lines, err := DecodeFrame(nil, frame, info.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DecodeStatements(nil, lines); err != nil || len(got) != 1 || len(got[0].Sealed) != MaxEvent+64 {
+			t.Fatalf("%d statements, %v", len(got), err)
+		}
 	}
 }
 

@@ -20,8 +20,6 @@ type rawStatement struct {
 	Time         int64      `json:"time,omitempty"` // Unix ms
 	RecordedTime int64      `json:"recorded_time"`  // Unix ms
 	Counters     *rawTotals `json:"counters,omitempty"`
-	Text         string     `json:"text,omitempty"`
-	Lang         string     `json:"lang,omitempty"`
 	RulesVersion string     `json:"rules_version,omitempty"`
 	Sealed       []byte     `json:"sealed,omitempty"`
 }
@@ -39,7 +37,7 @@ func AppendStatement(dst []byte, s *social.Statement) []byte {
 		Kind: string(s.Kind), Key: s.Key.String(), Source: s.Source,
 		ObjectKey: s.ObjectKey.String(), ObjectAuthor: s.ObjectAuthor.String(),
 		Time: s.Time.UnixMilli(), RecordedTime: s.RecordedTime.UnixMilli(),
-		Text: s.Text, Lang: s.Lang, RulesVersion: s.RulesVersion, Sealed: s.Sealed,
+		RulesVersion: s.RulesVersion, Sealed: s.Sealed,
 	}
 	if s.Kind == social.Counted {
 		c := s.Counters
@@ -72,7 +70,7 @@ func decodeStatement(line []byte) (s social.Statement, err error) {
 	}
 	s = social.Statement{
 		Source: raw.Source, Kind: social.Kind(raw.Kind), Time: time.UnixMilli(raw.Time).UTC(), RecordedTime: time.UnixMilli(raw.RecordedTime).UTC(),
-		Text: raw.Text, Lang: raw.Lang, RulesVersion: raw.RulesVersion, Sealed: raw.Sealed,
+		RulesVersion: raw.RulesVersion, Sealed: raw.Sealed,
 	}
 	if !s.Kind.IsStatement() {
 		return s, fmt.Errorf("kind %q is no statement", raw.Kind)

@@ -192,8 +192,6 @@ CREATE TABLE IF NOT EXISTS statements
     replies           Int64,
     shares            Int64,
     views             Int64,
-    text              String,
-    lang              LowCardinality(String),
     rules_version     LowCardinality(String),
     version           UInt128
 )
@@ -218,7 +216,7 @@ ORDER BY event_key
 SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
 -- Events that could not be processed. Their bytes are in the stream REJECTS: the message's sequence number, and the
--- position within the message.
+-- position within the message. One that was published twice is the same by the hash of its bytes.
 CREATE TABLE IF NOT EXISTS rejects_store
 (
     time     DateTime64(3, 'UTC'),
@@ -227,11 +225,12 @@ CREATE TABLE IF NOT EXISTS rejects_store
     source   LowCardinality(String),
     detail   String,
     sequence UInt64,
-    position UInt32
+    position UInt32,
+    hash     UInt64
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (stage, code, time, sequence, position)
+ORDER BY (stage, code, time, hash, position)
 TTL toDateTime(time) + INTERVAL 90 DAY
 SETTINGS auto_statistics_types = '', ttl_only_drop_parts = 1;
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
@@ -247,7 +249,7 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 				break
 			}
 			rows = append(rows, warehouse.Reject{
-				Sequence: d.Sequence, Index: n, Stage: stage, Code: string(r.Code), Source: r.Source, Detail: r.Detail, Time: r.RecordedTime,
+				Sequence: d.Sequence, Index: n, Stage: stage, Code: string(r.Code), Source: r.Source, Detail: r.Detail, Time: r.RecordedTime, Hash: xxhash.Sum64(r.Bytes),
 			})
 			n++
 		}

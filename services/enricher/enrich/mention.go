@@ -155,7 +155,7 @@ func (en *Enrichment) statement(e *social.Event, line []byte, version string, re
 		ObjectKey: object, ObjectAuthor: author,
 	}
 	if e.Kind == social.Edit {
-		s.Text, s.Lang, s.Sealed = en.masker.mask(e, e.PlaceCountry), e.Lang, en.keyer.Seal(nil, line)
+		s.Sealed = en.keyer.Seal(nil, line) // what it says is read where it is routed anew
 	}
 	s.Key = en.statementKey(s)
 	return s
