@@ -88,7 +88,7 @@ func (w *Warehouse) migrate(ctx context.Context, migrations []migration, log fun
 				return fmt.Errorf("migration %s, statement %d: %w", m.name, i+1, err)
 			}
 		}
-		if err := w.conn.Exec(ctx, `INSERT INTO migrations SELECT ?, ?, now64(3)`, m.number, m.name); err != nil {
+		if err := w.conn.Exec(ctx, `INSERT INTO migrations (number, name, applied) SELECT ?, ?, now64(3)`, m.number, m.name); err != nil {
 			return fmt.Errorf("recording migration %s: %w", m.name, err)
 		}
 		log("schema: applied " + m.name)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -74,8 +75,66 @@ func TestMigrationsAreNumbered(t *testing.T) {
 	}
 	for _, m := range migrations {
 		for _, s := range m.statements {
-			if !regexp.MustCompile(`(?m)^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE .* IF (NOT )?EXISTS)`).MatchString(s) {
+			if !regexp.MustCompile(`(?m)^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|CREATE VIEW IF NOT EXISTS|ALTER TABLE .* IF (NOT )?EXISTS)`).MatchString(s) {
 				t.Errorf("%s: not repeatable: %.80s", m.name, s)
+			}
+		}
+	}
+}
+
+// TestFormulaComesLast: while a file is applied, others seal by what they find. Of two statements that the last one tells
+// apart, the first was made by old views, whatever number is new.
+func TestFormulaComesLast(t *testing.T) {
+	migrations, err := readMigrations(schemas.ClickHouseFS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raised := regexp.MustCompile(`(?m)^CREATE OR REPLACE VIEW formula AS SELECT toUInt16\((\d+)\) AS version$`)
+	last := ""
+	for _, m := range migrations {
+		for i, s := range m.statements {
+			if version := raised.FindStringSubmatch(s); version != nil {
+				last = version[1]
+				if i != len(m.statements)-1 {
+					t.Errorf("%s raises formula in statement %d of %d", m.name, i+1, len(m.statements))
+				}
+			} else if strings.Contains(s, "REPLACE VIEW formula") || strings.Contains(s, "VIEW IF NOT EXISTS formula") && !strings.Contains(s, "toUInt16(0)") {
+				t.Errorf("%s: not understood: %s", m.name, s)
+			}
+		}
+	}
+	if last != strconv.Itoa(formula) {
+		t.Errorf("the schema's formula is %q, this binary's %d", last, formula)
+	}
+}
+
+// TestMetricsAreThoseOfTheViews: what is sealed and read is all that the views have.
+func TestMetricsAreThoseOfTheViews(t *testing.T) {
+	w := start(t)
+	for view, others := range map[string]string{"made_hours": "division, territory, hour, events, ", "node_hours": "division, territory, hour, touched, formula, events, ",
+		"node_metrics_1h": "division, territory, bucket, "} {
+		has := query(t, w, "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = ? ORDER BY position", view)
+		same(t, view, others+metrics, strings.Join(has, ", "))
+	}
+}
+
+// TestInsertsNameTheirColumns: a statement must not go by positions, which another version of the schema may change.
+func TestInsertsNameTheirColumns(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile(`INSERT INTO (\w+)\s*(.)`).FindAllSubmatch(text, -1) {
+			if string(found[2]) != "(" {
+				t.Errorf("%s: INSERT INTO %s goes by position", file, found[1])
 			}
 		}
 	}

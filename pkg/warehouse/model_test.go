@@ -121,8 +121,6 @@ func replaces(m, was social.Mention) bool {
 
 func hourOf(m social.Mention) time.Time { return m.Time.Truncate(time.Hour) }
 
-const metrics = "mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source"
-
 // readMetrics reads a view into the model's form.
 func readMetrics(tb testing.TB, w *Warehouse, from string, args ...any) map[string]NodeRow {
 	tb.Helper()

@@ -10,25 +10,29 @@ import (
 
 // NodeRow is a row of node_metrics_* or node_window, see schemas/clickhouse/README.md for what is counted.
 type NodeRow struct {
-	Division, Territory string
-	Bucket              time.Time // start of the bucket or window
-	Mentions            uint64
-	Voices              uint64
-	Posts               uint64
-	Replies             uint64
-	Broadcasts          uint64
-	Answers             uint64
-	Shares              uint64
-	Reactions           uint64
-	MentionsBySource    map[string]uint64
+	Division         string            `ch:"division"`
+	Territory        string            `ch:"territory"`
+	Bucket           time.Time         `ch:"bucket"` // start of the bucket or window
+	Mentions         uint64            `ch:"mentions"`
+	Voices           uint64            `ch:"voices"`
+	Posts            uint64            `ch:"posts"`
+	Replies          uint64            `ch:"replies"`
+	Broadcasts       uint64            `ch:"broadcasts"`
+	Answers          uint64            `ch:"answers"`
+	Shares           uint64            `ch:"shares"`
+	Reactions        uint64            `ch:"reactions"`
+	MentionsBySource map[string]uint64 `ch:"mentions_by_source"`
 }
+
+// metrics are the columns of NodeRow that are counted, as formula has them; the list that makes the views is in
+// schemas/clickhouse/generate.
+const metrics = "mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source"
 
 // Busiest gives the n nodes with the most mentions in the last 24 hours by event time, the busiest first.
 func (w *Warehouse) Busiest(ctx context.Context, n int) ([]NodeRow, error) {
 	to := time.Now().UTC().Truncate(time.Millisecond)
 	from := to.Add(-24 * time.Hour)
-	rows, err := w.nodeRows(ctx, `SELECT division, territory, toDateTime(?, 'UTC'), mentions, voices, posts, replies, broadcasts, answers,
-			shares, reactions, mentions_by_source
+	rows, err := w.nodeRows(ctx, `SELECT division, territory, toDateTime(?, 'UTC') AS bucket, `+metrics+`
 		FROM node_window(from = ?, to = ?)
 		ORDER BY mentions DESC, division, territory
 		LIMIT ?`, seconds(from), milliseconds(from), milliseconds(to), n)
@@ -40,8 +44,7 @@ func (w *Warehouse) Busiest(ctx context.Context, n int) ([]NodeRow, error) {
 
 // NodeHours gives the hours of a node with from <= bucket < to, the oldest first. Hours without events have no row.
 func (w *Warehouse) NodeHours(ctx context.Context, node social.Node, from, to time.Time) ([]NodeRow, error) {
-	rows, err := w.nodeRows(ctx, `SELECT division, territory, bucket, mentions, voices, posts, replies, broadcasts, answers,
-			shares, reactions, mentions_by_source
+	rows, err := w.nodeRows(ctx, `SELECT division, territory, bucket, `+metrics+`
 		FROM node_metrics_1h_of(division = ?, territory = ?, from = ?, to = ?)
 		ORDER BY bucket`, node.Division, node.Territory, seconds(from), seconds(to))
 	if err != nil {
@@ -51,22 +54,9 @@ func (w *Warehouse) NodeHours(ctx context.Context, node social.Node, from, to ti
 }
 
 func (w *Warehouse) nodeRows(ctx context.Context, sql string, args ...any) ([]NodeRow, error) {
-	rows, err := w.conn.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var list []NodeRow
-	for rows.Next() {
-		var r NodeRow
-		err := rows.Scan(&r.Division, &r.Territory, &r.Bucket, &r.Mentions, &r.Voices, &r.Posts, &r.Replies, &r.Broadcasts,
-			&r.Answers, &r.Shares, &r.Reactions, &r.MentionsBySource)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, r)
-	}
-	return list, rows.Err()
+	err := w.conn.Select(ctx, &list, sql, args...)
+	return list, err
 }
 
 // seconds and milliseconds write times as the parameters of the views take them.

@@ -57,7 +57,7 @@ func (w *Warehouse) SetRetention(ctx context.Context, r Retention) error {
 			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
-	if err := w.conn.Exec(ctx, `INSERT INTO retention VALUES (1, ?, ?, ?)`, text, mentions, metrics); err != nil {
+	if err := w.conn.Exec(ctx, `INSERT INTO retention (one, text, mentions, metrics) VALUES (1, ?, ?, ?)`, text, mentions, metrics); err != nil {
 		return fmt.Errorf("recording the retention: %w", err)
 	}
 	return nil
@@ -109,7 +109,7 @@ func (w *Warehouse) Freeze(ctx context.Context, before time.Time) error {
 	if stale > 0 {
 		return fmt.Errorf("%d node-hours before %s are stale: seal them before freezing", stale, before.Format(time.RFC3339))
 	}
-	if err := w.conn.Exec(ctx, `INSERT INTO frozen VALUES (1, toDateTime(?, 'UTC'))`, seconds(before)); err != nil {
+	if err := w.conn.Exec(ctx, `INSERT INTO frozen (one, before) VALUES (1, toDateTime(?, 'UTC'))`, seconds(before)); err != nil {
 		return fmt.Errorf("freezing node-hours: %w", err)
 	}
 	return nil

@@ -109,8 +109,13 @@ type touchedHour struct {
 	sum uint64
 }
 
+// formula is the version of the metrics that this binary knows. A schema with another is sealed by another binary: this
+// one would leave out what it has no column for.
+const formula = 1
+
 // touched reads, for those of the hours that are stale, the sum of their touches. It must be a statement of its own:
-// facts are read afterwards, so they hold at least everything that these touches stand for.
+// facts are read afterwards, so they hold at least everything that these touches stand for. By its answer the schema had
+// our formula: what is made afterwards is made by it or by a later one, and then is stale at once.
 func (w *Warehouse) touched(ctx context.Context, hours []nodeHour) ([]touchedHour, error) {
 	list := make([]touchedHour, len(hours))
 	for i, h := range hours {
@@ -123,7 +128,7 @@ func (w *Warehouse) touched(ctx context.Context, hours []nodeHour) ([]touchedHou
 	ctx = clickhouse.Context(ctx, clickhouse.WithExternalTable(sealing))
 	rows, err := w.conn.Query(ctx, `SELECT division, territory, toInt64(toUnixTimestamp(hour)), touched FROM hours
 		WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM sealing)
-			AND balance != 0 AND hour >= (SELECT max(before) FROM frozen)`)
+			AND balance != 0 AND hour >= (SELECT max(before) FROM frozen) AND (SELECT version FROM formula) = ?`, formula)
 	if err != nil {
 		return nil, err
 	}
@@ -149,14 +154,14 @@ func (w *Warehouse) seal(ctx context.Context, hours []touchedHour) error {
 		return err
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithExternalTable(sealing))
-	return w.conn.Exec(ctx, `INSERT INTO node_hours
-		SELECT s.division, s.territory, s.hour, s.touched, (SELECT version FROM formula), m.events, m.mentions, m.voices,
-			m.posts, m.replies, m.broadcasts, m.answers, m.shares, m.reactions, m.mentions_by_source
+	const columns = "division, territory, hour, touched, formula, events, " + metrics
+	return w.conn.Exec(ctx, `INSERT INTO node_hours (`+columns+`)
+		SELECT s.division AS division, s.territory AS territory, s.hour AS hour, touched, toUInt16(?) AS formula, events, `+metrics+`
 		FROM sealing AS s
 		LEFT JOIN (
 			SELECT * FROM made_hours
 			WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM sealing)
-		) AS m ON s.division = m.division AND s.territory = m.territory AND s.hour = m.hour`)
+		) AS m ON s.division = m.division AND s.territory = m.territory AND s.hour = m.hour`, formula)
 }
 
 // sealingTable travels with a statement and tells it which hours it is about.

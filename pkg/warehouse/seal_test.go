@@ -59,6 +59,18 @@ func TestOtherFormulaIsStale(t *testing.T) {
 	}
 }
 
+// TestOtherFormulaIsSealedByOthers: after a newer binary has migrated, this one lacks columns.
+func TestOtherFormulaIsSealedByOthers(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(28, 1)), 100)
+	insert(t, w, facts...)
+	exec(t, w, "CREATE OR REPLACE VIEW formula AS SELECT toUInt16("+strconv.Itoa(formula+1)+") AS version")
+	if n := sealAll(t, w); n != 0 {
+		t.Errorf("sealed %d hours", n)
+	}
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+}
+
 func TestEmptyHourIsSealedAndNotShown(t *testing.T) {
 	w := start(t)
 	facts := history(rand.New(rand.NewPCG(15, 1)), 20)

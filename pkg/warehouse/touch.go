@@ -57,7 +57,7 @@ func (s *sender) touch(ctx context.Context, hours []nodeHour) error {
 // TouchSince marks every node-hour as changed that holds a mention recorded at from or later. It is for the start after
 // a crash of ClickHouse's machine, when rows that were acknowledged may be gone or torn from their touches.
 func (w *Warehouse) TouchSince(ctx context.Context, from time.Time) error {
-	err := w.conn.Exec(ctx, `INSERT INTO touches
+	err := w.conn.Exec(ctx, `INSERT INTO touches (division, territory, hour, stamp)
 		SELECT division, territory, toStartOfHour(time) AS hour, any(rand64()) AS stamp
 		FROM mentions_store
 		WHERE recorded_time >= fromUnixTimestamp64Milli(?, 'UTC')
