@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -222,6 +223,75 @@ func TestWordsVanishByThemselves(t *testing.T) {
 	same(t, "words of today", []string{"5"}, query(t, w, "SELECT toString(countIf(text != '')) FROM mentions"))
 }
 
+// TestRetentionWaitsForStaleHours: facts stay until what is made of them holds without them; words do not wait.
+func TestRetentionWaitsForStaleHours(t *testing.T) {
+	w := start(t)
+	const day = 24 * time.Hour
+	inForce := func(want Retention) {
+		t.Helper()
+		got, _, err := w.retention(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "retention in force", want, got)
+		ttl := query(t, w, "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = 'mentions_store'")[0]
+		if removes := strings.Contains(ttl, "TTL toDateTime(addMonths("); removes != (want.Mentions > 0) {
+			t.Errorf("mentions go: %v, want retention %v: %s", removes, want.Mentions, ttl)
+		}
+	}
+	set := func(r Retention, stale bool) {
+		t.Helper()
+		if err := w.SetRetention(t.Context(), r); err != nil && !errors.Is(err, ErrStale) || (err != nil) != stale {
+			t.Fatalf("SetRetention: %v, want stale hours: %v", err, stale)
+		}
+	}
+	old := history(newRand(55), 5)
+	for i := range old {
+		old[i].Time = time.Now().UTC().Add(-500 * day).Truncate(time.Millisecond)
+	}
+	insert(t, w, old...)
+	set(Retention{Text: 90 * day, Mentions: 400 * day, Metrics: 1800 * day}, true)
+	inForce(Retention{Text: 90 * day, Metrics: 1800 * day})
+	sealAll(t, w)
+	set(Retention{Text: 90 * day, Mentions: 400 * day, Metrics: 1800 * day}, false)
+	inForce(Retention{Text: 90 * day, Mentions: 400 * day, Metrics: 1800 * day})
+	for i := range old {
+		old[i].Time = old[i].Time.Add(150 * day)
+	}
+	insert(t, w, old...)
+	set(Retention{Text: 80 * day, Mentions: 300 * day}, true)
+	inForce(Retention{Text: 80 * day, Mentions: 400 * day})
+	same(t, "hours", counted(old, hourOf), readMetrics(t, w, "(SELECT * FROM node_metrics_1h WHERE bucket > now() - INTERVAL 400 DAY)"))
+}
+
+// TestMonthsGoAsOne: a part whose rows expire one by one is made anew for each.
+func TestMonthsGoAsOne(t *testing.T) {
+	w := start(t)
+	const day = 24 * time.Hour
+	if err := w.SetRetention(t.Context(), Retention{Text: 90 * day, Mentions: 400 * day}); err != nil {
+		t.Fatal(err)
+	}
+	facts := history(newRand(56), 60)
+	for i := range facts {
+		facts[i].Time = time.Now().UTC().AddDate(0, 0, -i)
+	}
+	insert(t, w, facts...)
+	var selves []social.Reference
+	for i := range facts {
+		selves = append(selves, social.Reference{Mention: facts[i], Kept: i%2 == 0, Until: facts[i].RecordedTime.Add(day), Targets: []social.Key{{1}}})
+	}
+	if err := w.InsertSelves(t.Context(), selves, Waiting); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.InsertEdges(t.Context(), selves); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "parts by table, and those that expire bit by bit", []string{"edges 0", "locations 0", "mentions_store 0", "selves 0"},
+		query(t, w, `SELECT table || ' ' || toString(countIf(delete_ttl_info_min != delete_ttl_info_max)) FROM system.parts
+			WHERE database = currentDatabase() AND active AND rows > 0 AND table IN ('mentions_store', 'locations', 'selves', 'edges')
+			GROUP BY table HAVING max(delete_ttl_info_max) > 0 ORDER BY table`))
+}
+
 func TestRetention(t *testing.T) {
 	w := start(t)
 	facts := history(newRand(52), 90)
@@ -230,6 +300,7 @@ func TestRetention(t *testing.T) {
 		facts[i].Text = "words"
 	}
 	insert(t, w, facts...)
+	sealAll(t, w)
 	set := func(r Retention) {
 		t.Helper()
 		if err := w.SetRetention(t.Context(), r); err != nil {

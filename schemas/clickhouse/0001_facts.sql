@@ -142,7 +142,7 @@ CREATE TABLE IF NOT EXISTS selves
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
 ORDER BY (event_key, part)
-TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
+TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
 SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;
 
@@ -161,7 +161,7 @@ CREATE TABLE IF NOT EXISTS edges
 ENGINE = ReplacingMergeTree(expires)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
 ORDER BY (event_key, direction, other_key)
-TTL if(kept, toDateTime(4294944000, 'UTC'), expires)
+TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
 SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
 -- A random number for every change to the facts of a node-hour. Their wrapping sum names the state of those facts.

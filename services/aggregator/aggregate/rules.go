@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,14 +75,13 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 		return err
 	}
 	keep := rules.Company().Privacy.Retain
-	if keep.Mentions > 0 { // before any fact may go, the hours made of it must hold without it
-		if err := ag.store.Freeze(ctx, time.Now().Add(-keep.Mentions)); err != nil {
-			ag.log.Warn("retention waits for the next round", "error", err, "next", freezePeriod)
+	return ag.insist(ctx, "setting the retention", func(ctx context.Context) error {
+		err := ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+		if errors.Is(err, warehouse.ErrStale) {
+			ag.log.Warn("the retention of mentions waits for sealing", "error", err, "next", freezePeriod)
 			return nil
 		}
-	}
-	return ag.insist(ctx, "setting the retention", func(ctx context.Context) error {
-		return ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+		return err
 	})
 }
 
