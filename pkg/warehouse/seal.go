@@ -3,6 +3,7 @@ package warehouse
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,29 +40,41 @@ func (o SealOptions) withDefaults() SealOptions {
 // remembers for that is this process's own and decides nothing but the order of work.
 //
 // A round that fails, because ctx ends or ClickHouse has not enough memory for it, has the next one try half as many
-// hours, down to one; rounds that succeed double that again. So a caller that repeats what failed always gets on.
+// hours, down to one; rounds that succeed double that again. Looking for stale hours takes at most half of the time that
+// ctx leaves; where that fails, what is known is sealed all the same and the error comes beside it. So a caller that
+// repeats what failed always gets on.
 func (w *Warehouse) Seal(ctx context.Context, options SealOptions) (sealed int, more bool, err error) {
 	options = options.withDefaults()
 	now := time.Now()
 	unseen := false // stale hours that the sweep did not bring
+	var unswept error
 	if options.Eager || w.dirty.sweepIsDue(now, options.Sweep) {
-		if unseen, err = w.sweep(ctx, now); err != nil {
-			w.dirty.postpone(now, options.Sweep) // what is known already is sealed meanwhile
-			return 0, true, fmt.Errorf("looking for stale node-hours: %w", err)
+		if unseen, unswept = w.sweepInTime(ctx, now); unswept != nil {
+			w.dirty.postpone(now, options.Sweep)
+			unswept = fmt.Errorf("looking for stale node-hours: %w", unswept)
 		}
 	}
 	due, more := w.dirty.due(now, options)
-	more = more || unseen
 	if len(due) == 0 {
-		return 0, false, nil
+		return 0, false, unswept
 	}
 	sealed, err = w.round(ctx, due)
 	if err != nil {
 		w.dirty.failed(len(due))
-		return 0, true, err
+		return 0, true, errors.Join(unswept, err)
 	}
 	w.dirty.clean(due, now)
-	return sealed, more, nil
+	return sealed, more || unseen, unswept
+}
+
+// sweepInTime sweeps within half of the time that is left, so that there is some for sealing.
+func (w *Warehouse) sweepInTime(ctx context.Context, now time.Time) (more bool, err error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, now.Add(deadline.Sub(now)/2))
+		defer cancel()
+	}
+	return w.sweep(ctx, now)
 }
 
 // round seals those of the hours that are stale.
