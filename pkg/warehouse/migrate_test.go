@@ -111,7 +111,7 @@ func TestFormulaComesLast(t *testing.T) {
 // TestMetricsAreThoseOfTheViews: what is sealed and read is all that the views have.
 func TestMetricsAreThoseOfTheViews(t *testing.T) {
 	w := start(t)
-	for view, others := range map[string]string{"made_hours": "division, territory, hour, events, ", "node_hours": "division, territory, hour, touched, formula, events, ",
+	for view, others := range map[string]string{"made_hours": "division, territory, hour, events, ", "node_hours": "division, territory, hour, touched, formula, made, events, ",
 		"node_metrics_1h": "division, territory, bucket, "} {
 		has := query(t, w, "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = ? ORDER BY position", view)
 		same(t, view, others+metrics, strings.Join(has, ", "))

@@ -167,9 +167,9 @@ func (w *Warehouse) seal(ctx context.Context, hours []touchedHour) error {
 		return err
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithExternalTable(sealing))
-	const columns = "division, territory, hour, touched, formula, events, " + metrics
+	const columns = "division, territory, hour, touched, formula, made, events, " + metrics
 	return w.conn.Exec(ctx, `INSERT INTO node_hours (`+columns+`)
-		SELECT s.division AS division, s.territory AS territory, s.hour AS hour, touched, toUInt16(?) AS formula, events, `+metrics+`
+		SELECT s.division AS division, s.territory AS territory, s.hour AS hour, touched, toUInt16(?) AS formula, now() AS made, events, `+metrics+`
 		FROM sealing AS s
 		LEFT JOIN (
 			SELECT * FROM made_hours

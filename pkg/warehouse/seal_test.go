@@ -15,6 +15,8 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 
+	"polyphony/pkg/embedded"
+	"polyphony/pkg/embedded/enginetest"
 	"polyphony/pkg/social"
 )
 
@@ -131,22 +133,70 @@ func TestSweepFindsWhatOthersTouched(t *testing.T) {
 	}
 }
 
-func TestTouchSince(t *testing.T) {
-	w := start(t)
-	facts := history(rand.New(rand.NewPCG(19, 1)), 100)
-	insert(t, w, facts...)
-	sealAll(t, w)
-	if err := w.TouchSince(t.Context(), epoch.Add(24*time.Hour)); err != nil {
-		t.Fatal(err)
+// TestSettle starts ClickHouse twice. What the first one wrote last is sealed anew, and what it sealed last: its facts may
+// be gone. What was written long before is not, whatever time its events have.
+func TestSettle(t *testing.T) {
+	config := embedded.ClickHouseConfig{Dir: t.TempDir(), Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: enginetest.Log(t)}
+	run := func(do func(w *Warehouse)) {
+		t.Helper()
+		engine, err := embedded.StartClickHouse(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(open(t, Config{Addr: engine.Addr()}))
+		if err := engine.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	same(t, "stale after touching nothing", []string{"0"}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
-	if err := w.TouchSince(t.Context(), epoch.Add(-24*time.Hour)); err != nil {
-		t.Fatal(err)
+	facts := history(rand.New(rand.NewPCG(19, 1)), 3)
+	for i := range facts {
+		facts[i].Time = epoch.AddDate(0, -i, 0) // so each is a part of its own
 	}
-	want := counted(facts, hourOf)
-	same(t, "stale", []string{strconv.Itoa(len(want))}, query(t, w, "SELECT toString(countIf(balance != 0)) FROM hours"))
-	if n := sealAll(t, w); n != len(want) {
-		t.Errorf("sealed %d, want %d", n, len(want))
+	old, lost, torn := &facts[0], &facts[1], &facts[2]
+	settle := func(w *Warehouse, want ...*social.Mention) {
+		t.Helper()
+		if err := w.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var hours []string
+		for _, m := range want {
+			hours = append(hours, seconds(m.Time.Truncate(time.Hour)))
+		}
+		slices.Sort(hours)
+		same(t, "stale", strings.Join(hours, " "), strings.Join(query(t, w, "SELECT toString(hour) FROM stale_hours ORDER BY hour"), " "))
+		sealAll(t, w)
+	}
+	var written map[string]time.Duration // by path of a part: how long before the second start
+	run(func(w *Warehouse) {
+		settle(w)
+		insert(t, w, facts...)
+		sealAll(t, w)
+		settle(w)
+		exec(t, w, "ALTER TABLE mentions_store DELETE WHERE event_key = unhex('"+lost.EventKey.String()+"') SETTINGS mutations_sync = 2")
+		exec(t, w, "ALTER TABLE node_hours UPDATE made = made - 90000 WHERE hour != '"+seconds(lost.Time.Truncate(time.Hour))+"' SETTINGS mutations_sync = 2")
+		written = map[string]time.Duration{}
+		for m, ago := range map[*social.Mention]time.Duration{old: 25 * time.Hour, torn: 10 * time.Second} {
+			for _, path := range query(t, w, `SELECT path FROM system.parts
+					WHERE database = currentDatabase() AND table = 'mentions_store' AND partition = ?`, m.Time.Format("200601")) {
+				written[path] = ago
+			}
+		}
+		same(t, "fresh", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
+	})
+	for range 2 {
+		for path, ago := range written {
+			at := time.Now().Add(-ago)
+			if err := os.Chtimes(path, at, at); err != nil && !errors.Is(err, os.ErrNotExist) { // outdated ones are removed in time
+				t.Fatal(err)
+			}
+		}
+		run(func(w *Warehouse) {
+			settle(w, lost, torn)
+			settle(w)
+			settle(open(t, w.config))
+			same(t, "hours", counted([]social.Mention{*old, *torn}, hourOf), readMetrics(t, w, "node_metrics_1h"))
+			exec(t, w, "ALTER TABLE node_hours UPDATE made = made - 90000 WHERE hour != '"+seconds(lost.Time.Truncate(time.Hour))+"' SETTINGS mutations_sync = 2")
+		})
 	}
 }
 

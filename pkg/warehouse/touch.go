@@ -54,16 +54,58 @@ func (s *sender) touch(ctx context.Context, hours []nodeHour) error {
 	})
 }
 
-// TouchSince marks every node-hour as changed that holds a mention recorded at from or later. It is for the start after
-// a crash of ClickHouse's machine, when rows that were acknowledged may be gone or torn from their touches.
-func (w *Warehouse) TouchSince(ctx context.Context, from time.Time) error {
-	err := w.conn.Exec(ctx, `INSERT INTO touches (division, territory, hour, stamp)
-		SELECT division, territory, toStartOfHour(time) AS hour, any(rand64()) AS stamp
-		FROM mentions_store
-		WHERE recorded_time >= fromUnixTimestamp64Milli(?, 'UTC')
-		GROUP BY division, territory, hour`, from.UnixMilli())
+// unsettled is how long before its last sign of life a machine that lost its power may have forgotten what ClickHouse had
+// acknowledged: nobody waits for the disk. Kernels write within a minute what they are given, busy ones within some.
+const unsettled = time.Hour
+
+// Settle makes up for what ClickHouse may have lost when its machine went down: of a node-hour's facts, touches and sealed
+// row, each on its own. It marks as changed whatever was written shortly before the last end, so that it is sealed from
+// the facts there are. It does so once for each start of ClickHouse, clean or not, whoever asks first; two at once do no
+// harm. Then, and at every other time, it costs one small question. Where ClickHouse itself was killed, or any of ours,
+// nothing needs it: what was not acknowledged is repeated.
+//
+// When something was written is known of parts, of a merged one the time of the merge: so more may be marked than was
+// written, sometimes much more, never less.
+func (w *Warehouse) Settle(ctx context.Context) error {
+	var done uint64
+	if err := w.conn.QueryRow(ctx, `SELECT count() FROM settled`).Scan(&done); err != nil {
+		return fmt.Errorf("asking whether ClickHouse started anew: %w", err)
+	}
+	if done > 0 {
+		return nil
+	}
+	// The start is known to a second; what was written so soon after it would pass for a sign of life before.
+	var last int64
+	err := w.conn.QueryRow(ctx, `SELECT toInt64(toUnixTimestamp(max(modification_time))) FROM system.parts
+		WHERE database = currentDatabase() AND modification_time < now() - uptime() - 5`).Scan(&last)
 	if err != nil {
-		return fmt.Errorf("touching node-hours since %s: %w", from.UTC().Format(time.RFC3339), err)
+		return fmt.Errorf("looking for the last write before ClickHouse started: %w", err)
+	}
+	if err := w.touchWritten(ctx, time.Unix(max(0, last-int64(unsettled/time.Second)), 0)); err != nil {
+		return err
+	}
+	if err := w.conn.Exec(ctx, `INSERT INTO settled (at) SELECT now()`); err != nil {
+		return fmt.Errorf("noting that ClickHouse started: %w", err)
+	}
+	return nil
+}
+
+// touchWritten marks every node-hour as changed of which facts or metrics were written at from or later. It leaves out
+// the parts that are older, not takes those that are younger: a merge may put one in their place at any moment.
+func (w *Warehouse) touchWritten(ctx context.Context, from time.Time) error {
+	err := w.conn.Exec(ctx, `INSERT INTO touches (division, territory, hour, stamp)
+		SELECT division, territory, hour, any(rand64()) AS stamp
+		FROM
+		(
+			SELECT division, territory, toStartOfHour(time) AS hour FROM mentions_store
+			WHERE _part NOT IN (SELECT name FROM system.parts
+				WHERE database = currentDatabase() AND table = 'mentions_store' AND modification_time < fromUnixTimestamp(?))
+			UNION ALL
+			SELECT division, territory, hour FROM node_hours WHERE made >= fromUnixTimestamp(?)
+		)
+		GROUP BY division, territory, hour`, from.Unix(), from.Unix())
+	if err != nil {
+		return fmt.Errorf("touching node-hours written since %s: %w", from.UTC().Format(time.RFC3339), err)
 	}
 	w.dirty.forget()
 	return nil

@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS node_hours
     hour               DateTime('UTC'),
     touched            UInt64,
     formula            UInt16,
+    made               DateTime('UTC'), -- when the row was written
     events             UInt64,
     mentions           UInt64,
     voices             UInt64,
@@ -71,6 +72,13 @@ CREATE TABLE IF NOT EXISTS node_hours
 ENGINE = ReplacingMergeTree
 ORDER BY (division, territory, hour)
 SETTINGS index_granularity = 256, auto_statistics_types = '';
+
+-- A row for as long as ClickHouse runs: when somebody made up for what its last end may have torn.
+CREATE TABLE IF NOT EXISTS settled
+(
+    at DateTime('UTC')
+)
+ENGINE = Memory;
 
 -- Hours before this instant hold as they are sealed, whatever touches them: their facts may be gone.
 CREATE TABLE IF NOT EXISTS frozen

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
 )
 
@@ -15,18 +14,14 @@ const (
 	sealHours = 5000
 	// sealTime bounds one round's time.
 	sealTime = 30 * time.Second
+	// settlePeriod is how often we look whether ClickHouse started anew: until then sealed hours may lack what it lost.
+	settlePeriod = time.Minute
 )
 
 // seal recomputes stale node-hours, the oldest first, round after round. Readers do not depend on it: what is stale
-// they compute themselves. Touching everything that streams may still redeliver makes up for whatever an unclean end
-// left without its touch.
+// they compute themselves.
 func (ag *Aggregator) seal(ctx context.Context) error {
-	err := ag.insist(ctx, "touching what may be stale", func(ctx context.Context) error {
-		return ag.store.TouchSince(ctx, time.Now().Add(-topology.Keep))
-	})
-	if err != nil {
-		return err
-	}
+	var settled time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -34,6 +29,12 @@ func (ag *Aggregator) seal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		}
+		if time.Since(settled) >= settlePeriod {
+			if err := ag.insist(ctx, "making up for ClickHouse's last end", ag.store.Settle); err != nil {
+				return err
+			}
+			settled = time.Now()
 		}
 		more, err := ag.sealRound(ctx)
 		if err != nil {
