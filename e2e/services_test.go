@@ -28,7 +28,8 @@ func TestSeparateServices(t *testing.T) {
 		events = 10_000
 	}
 	g := generate(t, 10, events)
-	natsServer, clickhouse := enginetest.NATS(t), enginetest.ClickHouse(t)
+	natsServer := enginetest.NATS(t)
+	clickhouse, clickhouseHTTP := enginetest.LastingClickHouse(t)
 	secret := filepath.Join(t.TempDir(), "author.key")
 	if err := os.WriteFile(secret, []byte("an invented secret of the tests\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func TestSeparateServices(t *testing.T) {
 		return startService(t, "enricher", append(common, "POLYPHONY_AUTHOR_KEY_FILE="+secret)...)
 	}
 	aggregator := func() *service {
-		return startService(t, "aggregator", append(common, "POLYPHONY_CLICKHOUSE_ADDR="+clickhouse.Addr())...)
+		return startService(t, "aggregator", append(common, "POLYPHONY_CLICKHOUSE_ADDR="+clickhouse)...)
 	}
 	// All at once: they wait for each other, and the two aggregators agree on who makes the tables.
 	all := []*service{enricher(), enricher(), aggregator(), aggregator(), startService(t, "ingester", append(common, "POLYPHONY_NODES_DIR=deploy/nodes")...)}
@@ -63,7 +64,7 @@ func TestSeparateServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	settleAt(t, natsServer.Addr())
-	if diff := cmp.Diff(g.truth, countedAt(t, clickhouse.HTTPAddr())); diff != "" {
+	if diff := cmp.Diff(g.truth, countedAt(t, clickhouseHTTP)); diff != "" {
 		t.Fatalf("node_metrics_1h (-truth +got)\n%.3000s", diff)
 	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -96,6 +99,7 @@ func (u *up) mustShow(all []told, want []row) {
 	}
 	got := rows[row](u, `SELECT event_key AS Event, author_key AS Author, division AS Division, territory AS Territory, kind AS Kind,
 		via AS Via, text AS Text, toUnixTimestamp64Milli(time) AS Time FROM mentions`)
+	u.mustEqualCopy(got)
 	for i := range got {
 		got[i].Event, got[i].Author = names[got[i].Event], names[got[i].Author]
 	}
@@ -120,6 +124,82 @@ func (u *up) mustShow(all []told, want []row) {
 	}
 	if diff := cmp.Diff(hoursOf(want), hours); diff != "" {
 		u.t.Fatalf("node_metrics_1h (-want +got):\n%.3000s", diff)
+	}
+}
+
+// mustEqualCopy reads the public stream from its beginning, as a subscriber does who keeps a copy of each node: of one event in one
+// node the highest version holds, a retraction wins a tie, repeats change nothing. The copy is what the table shows.
+func (u *up) mustEqualCopy(table []row) {
+	u.t.Helper()
+	conn, err := nats.Connect("nats://" + u.at["nats"])
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	stream, err := js.Stream(u.t.Context(), "MENTIONS")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	messages, err := js.OrderedConsumer(u.t.Context(), "MENTIONS", jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	type kept struct {
+		row
+		version string
+		gone    bool
+	}
+	copied := map[string]kept{}
+	for left := stream.CachedInfo().State.Msgs; left > 0; {
+		batch, err := messages.Fetch(min(int(left), 1000), jetstream.FetchMaxWait(10*time.Second))
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		for m := range batch.Messages() {
+			left--
+			var events []struct {
+				Type string
+				Data struct {
+					Division, Territory, Kind, Via, Text, Version string
+					EventKey                                      string `json:"event_key"`
+					AuthorKey                                     string `json:"author_key"`
+					Time                                          time.Time
+				}
+			}
+			if err := json.Unmarshal(m.Data(), &events); err != nil {
+				u.t.Fatal(err)
+			}
+			for _, e := range events {
+				d, gone := e.Data, e.Type == "polyphony.retraction.v1"
+				key := d.EventKey + " " + d.Division + " " + d.Territory
+				if was, ok := copied[key]; ok && (d.Version < was.version || d.Version == was.version && !gone) {
+					continue
+				}
+				copied[key] = kept{row{Event: d.EventKey, Author: d.AuthorKey, Division: d.Division, Territory: d.Territory, Kind: d.Kind, Via: d.Via,
+					Text: d.Text, Time: d.Time.UnixMilli()}, d.Version, gone}
+			}
+		}
+		if batch.Error() != nil {
+			u.t.Fatal(batch.Error())
+		}
+	}
+	var list []row
+	for _, k := range copied {
+		if !k.gone {
+			list = append(list, k.row)
+		}
+	}
+	n := 0
+	for _, faults := range difference(table, list) {
+		for _, fault := range faults {
+			if n++; n < 10 {
+				u.t.Errorf("a subscriber's copy differs from the table (+ is missing, - is too much): %s", fault)
+			}
+		}
 	}
 }
 

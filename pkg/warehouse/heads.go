@@ -72,7 +72,7 @@ func (s *sender) takenBack(ctx context.Context, mentions []social.Mention, rows 
 	if err != nil || len(heads) == 0 && len(until) == 0 {
 		return nil, err
 	}
-	back := map[int32]social.Version{}
+	back, byAuthor := map[int32]social.Version{}, map[social.Key]social.Version{}
 	var before []social.Reference
 	for i := range rows {
 		m := &mentions[rows[i].index]
@@ -80,7 +80,7 @@ func (s *sender) takenBack(ctx context.Context, mentions []social.Mention, rows 
 			continue
 		}
 		if t, ok := until[m.AuthorKey]; ok && !m.Time.After(t) {
-			back[rows[i].index] = social.Deleted()
+			back[rows[i].index], byAuthor[m.EventKey] = social.Deleted(), social.Deleted()
 			continue
 		}
 		head, ok := heads[m.EventKey]
@@ -95,6 +95,9 @@ func (s *sender) takenBack(ctx context.Context, mentions []social.Mention, rows 
 		if m.Version.Revision() == 0 && head.Revision() > 0 && by != social.Deleted() {
 			before = append(before, social.Reference{Mention: *m})
 		}
+	}
+	if err := s.putHeads(ctx, byAuthor); err != nil { // so that whoever resolves the event tells subscribers
+		return nil, err
 	}
 	return back, s.insertSelves(ctx, before, Before)
 }

@@ -68,6 +68,45 @@ func ClickHouse(tb testing.TB) *embedded.ClickHouse {
 	return c
 }
 
+// LastingClickHouse is ClickHouse for tests that kill its clients, by its addresses. The engine aborts itself now and
+// then when a client is gone in the middle of what it sends ("Terminate called for uncaught exception", Connection reset
+// by peer); like `polyphony up`, this starts it again on the same ports.
+func LastingClickHouse(tb testing.TB) (addr, httpAddr string) {
+	tb.Helper()
+	config := embedded.ClickHouseConfig{Dir: tb.TempDir(), Addr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Log: Log(tb)}
+	c, err := embedded.StartClickHouse(tb.Context(), config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config.Addr, config.HTTPAddr = c.Addr(), c.HTTPAddr()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case err := <-c.Done():
+				tb.Logf("the engine ended, starting it again: %v", err)
+			}
+			again, err := embedded.StartClickHouse(context.Background(), config)
+			if err != nil {
+				tb.Errorf("starting ClickHouse again: %v", err)
+				return
+			}
+			c = again
+		}
+	}()
+	tb.Cleanup(func() {
+		close(stop)
+		<-stopped
+		if err := c.Close(context.Background()); err != nil {
+			tb.Errorf("closing ClickHouse: %v", err)
+		}
+	})
+	return config.Addr, config.HTTPAddr
+}
+
 // maxShown of an engine's log is enough for the stacks of a crash.
 const maxShown = 64 << 10
 

@@ -223,6 +223,9 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 		row := standing[i]
 		head := heads[row.EventKey]
 		by, left := row.TakenBack(head)
+		if row.Retracted && !left {
+			by, left = row.Version, true
+		}
 		if row.Version == social.Deleted() && head != social.Deleted() { // it never happened at this time
 			by, left = social.Floor(revisionOf(head), time.UnixMilli(head.Time())), true
 		}
