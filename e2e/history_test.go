@@ -20,18 +20,41 @@ type history struct {
 	edits   []edit
 	deletes []deletion
 	leaves  []leave
+	told    []observation
 }
 
-// post is an event about something, sent with each of its times: a network may give one event several.
+// post is an event about something, sent in several copies: a network may give one event several times, and other totals
+// from one time to the next.
 type post struct {
 	kind    string
-	times   []time.Time
+	copies  []copied
 	author  int
 	country string
 	about   string // a product, "" for none
 	parent  int    // of posts; -1 for none
 	root    int
 	shared  int // by a share or a reaction
+}
+
+type copied struct {
+	at   time.Time
+	told *totals
+}
+
+// time is the earliest that was given.
+func (p *post) time() time.Time {
+	return slices.MinFunc(p.copies, func(a, b copied) int { return a.at.Compare(b.at) }).at
+}
+
+// totals are what a network told of a post at one time, -1 what it did not tell.
+type totals struct {
+	at                   time.Time
+	shares, likes, views int
+}
+
+type observation struct {
+	post int
+	totals
 }
 
 type edit struct {
@@ -86,10 +109,31 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 		}
 		return r.IntN(of)
 	}
+	tell := func(at time.Time) *totals {
+		t := &totals{at, -1, -1, -1}
+		for _, n := range []*int{&t.shares, &t.likes, &t.views} {
+			if r.IntN(3) > 0 {
+				*n = r.IntN(9)
+			}
+		}
+		if *t == (totals{at, -1, -1, -1}) {
+			t.views = 1
+		}
+		return t
+	}
+	carried := func(at time.Time) *totals {
+		switch k := r.IntN(8); {
+		case k < 5:
+			return nil
+		case k < 7: // counted when it was written, or soon after
+			return tell(at.Add(time.Duration(r.IntN(3)) * 10 * time.Minute))
+		}
+		return tell(around.Add(time.Duration(r.IntN(6*3600)) * time.Second))
+	}
 	var h history
 	posts := 2 + r.IntN(6)
 	for range posts {
-		p := post{kind: "post", times: []time.Time{at()}, author: r.IntN(4), country: []string{"DE", "FR"}[r.IntN(2)], about: about(0.5), parent: -1, root: -1, shared: -1}
+		p := post{kind: "post", copies: []copied{{at: at()}}, author: r.IntN(4), country: []string{"DE", "FR"}[r.IntN(2)], about: about(0.5), parent: -1, root: -1, shared: -1}
 		switch k := r.IntN(10); {
 		case k < 5:
 			p.kind, p.about, p.parent = "reply", about(0.25), other(posts)
@@ -99,10 +143,16 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 		case k < 6:
 			p.kind, p.about, p.shared = "share", "", r.IntN(posts)
 		case k < 7:
-			p.kind, p.about, p.shared = "reaction", "", r.IntN(posts)
+			p.kind, p.about, p.shared = []string{"reaction", "reaction", "view"}[r.IntN(3)], "", r.IntN(posts)
 		}
 		for r.IntN(6) == 0 {
-			p.times = append(p.times, at())
+			p.copies = append(p.copies, copied{at: at()})
+		}
+		for r.IntN(6) == 0 {
+			p.copies = append(p.copies, p.copies[r.IntN(len(p.copies))])
+		}
+		for i := range p.copies {
+			p.copies[i].told = carried(p.copies[i].at)
 		}
 		h.posts = append(h.posts, p)
 	}
@@ -115,6 +165,9 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 	}
 	for r.IntN(3) == 0 {
 		h.deletes = append(h.deletes, deletion{r.IntN(posts), at()})
+	}
+	for r.IntN(3) > 0 {
+		h.told = append(h.told, observation{r.IntN(posts), *tell(at())})
 	}
 	if r.IntN(6) == 0 {
 		h.leaves = append(h.leaves, leave{r.IntN(4), at()})
@@ -140,10 +193,22 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 	ref := func(i int) map[string]any {
 		return map[string]any{"id": id(i), "author_id": author(h.posts[i].author)}
 	}
+	counters := func(t *totals) map[string]any {
+		c := map[string]any{"observed_at": t.at.Format(time.RFC3339Nano)}
+		for name, n := range map[string]int{"shares": t.shares, "likes": t.likes, "views": t.views} {
+			if n >= 0 {
+				c[name] = n
+			}
+		}
+		return c
+	}
 	for i, p := range h.posts {
-		for _, at := range p.times {
-			event := map[string]any{"id": id(i), "kind": p.kind, "time": at.Format(time.RFC3339Nano), "text": wordsAbout(p.about, 0),
+		for _, copy := range p.copies {
+			event := map[string]any{"id": id(i), "kind": p.kind, "time": copy.at.Format(time.RFC3339Nano), "text": wordsAbout(p.about, 0),
 				"author": map[string]any{"id": author(p.author), "country": p.country}}
+			if copy.told != nil {
+				event["counters"] = counters(copy.told)
+			}
 			if p.parent >= 0 {
 				event["in_reply_to"] = ref(p.parent)
 			}
@@ -162,6 +227,9 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 			event["author"] = map[string]any{"country": e.country}
 		}
 		add(event)
+	}
+	for _, o := range h.told {
+		add(map[string]any{"kind": "counters", "time": o.at.Format(time.RFC3339Nano), "object": ref(o.post), "counters": counters(&o.totals)})
 	}
 	for _, d := range h.deletes {
 		add(map[string]any{"kind": "delete", "time": d.at.Format(time.RFC3339Nano), "object": ref(d.post)})
@@ -182,17 +250,20 @@ type row struct {
 	Time                                                int64 // Unix ms
 }
 
-// mentions computes the state from the set of facts: which events are mentions of which nodes, and why.
-func (h *history) mentions(prefix string) []row {
-	type node struct{ division, territory string }
-	type state struct {
-		own, all map[node]bool
-		time     time.Time
-		text     string
-	}
+type node struct{ division, territory string }
+
+// state is where a post is a mention, and as what.
+type state struct {
+	own, all map[node]bool
+	time     time.Time
+	text     string
+}
+
+// states computes the state from the set of facts: which events are mentions of which nodes, and why.
+func (h *history) states() map[int]*state {
 	states := map[int]*state{}
 	for i, p := range h.posts {
-		s := &state{own: map[node]bool{}, all: map[node]bool{}, time: slices.MinFunc(p.times, time.Time.Compare), text: wordsAbout(p.about, 0)}
+		s := &state{own: map[node]bool{}, all: map[node]bool{}, time: p.time(), text: wordsAbout(p.about, 0)}
 		refers := p.parent >= 0 && p.parent != i || p.root >= 0 && p.root != i || p.shared >= 0 && p.shared != i
 		if p.about == "" && !refers {
 			continue // concerns nobody and was dropped
@@ -236,8 +307,13 @@ func (h *history) mentions(prefix string) []row {
 			}
 		}
 	}
+	return states
+}
+
+// mentions are the states as rows.
+func (h *history) mentions(prefix string) []row {
 	var rows []row
-	for i, s := range states {
+	for i, s := range h.states() {
 		for n := range s.all {
 			via := "thread"
 			if s.own[n] {
@@ -248,6 +324,84 @@ func (h *history) mentions(prefix string) []row {
 		}
 	}
 	return rows
+}
+
+// gain is what totals add to a node at a time.
+type gain struct {
+	Event, Division, Territory string
+	Time                       int64 // Unix ms
+	Shares, Likes, Views       int
+}
+
+// gains computes from the set of facts how totals changed from one time to the next where their posts are mentions, and
+// takes away the single events beside them.
+func (h *history) gains(prefix string) (gains []gain) {
+	states := h.states()
+	add := func(post int, in node, at time.Time, shares, likes, views int) {
+		if shares != 0 || likes != 0 || views != 0 {
+			gains = append(gains, gain{fmt.Sprintf("%s-p%d", prefix, post), in.division, in.territory, at.UnixMilli(), shares, likes, views})
+		}
+	}
+	told := map[int]totals{} // whether anything was, and the last
+	for i := range h.posts {
+		byTime := map[time.Time]totals{}
+		see := func(t totals) {
+			was, ok := byTime[t.at]
+			if !ok {
+				was = totals{t.at, -1, -1, -1}
+			}
+			byTime[t.at] = totals{t.at, max(was.shares, t.shares), max(was.likes, t.likes), max(was.views, t.views)}
+		}
+		for _, c := range h.posts[i].copies {
+			if c.told != nil {
+				see(*c.told)
+			}
+		}
+		for _, o := range h.told {
+			if o.post == i {
+				see(o.totals)
+			}
+		}
+		last := totals{time.Time{}, -1, -1, -1}
+		for _, t := range slices.SortedFunc(maps.Values(byTime), func(a, b totals) int { return a.at.Compare(b.at) }) {
+			var shares, likes, views int
+			for _, n := range []struct {
+				now        int
+				last, gain *int
+			}{{t.shares, &last.shares, &shares}, {t.likes, &last.likes, &likes}, {t.views, &last.views, &views}} {
+				if n.now >= 0 {
+					*n.gain, *n.last = n.now-max(*n.last, 0), n.now
+				}
+			}
+			if s := states[i]; s != nil {
+				for in := range s.all {
+					add(i, in, t.at, shares, likes, views)
+				}
+			}
+		}
+		told[i] = last
+	}
+	for i, s := range states {
+		p := h.posts[i]
+		post := states[p.shared]
+		if p.shared == i || post == nil {
+			continue
+		}
+		for in := range s.all {
+			if !post.all[in] {
+				continue
+			}
+			switch last := told[p.shared]; {
+			case p.kind == "share" && last.shares >= 0:
+				add(i, in, s.time, -1, 0, 0)
+			case p.kind == "reaction" && last.likes >= 0:
+				add(i, in, s.time, 0, -1, 0)
+			case p.kind == "view" && last.views >= 0:
+				add(i, in, s.time, 0, 0, -1)
+			}
+		}
+	}
+	return gains
 }
 
 // pseudonymOf is how the documents say that keys are made.
@@ -281,20 +435,26 @@ func (h *history) tell(r *rand.Rand, prefix string, pieces int) told {
 	return t
 }
 
-// hours are the metrics that follow from rows, by node and hour.
-func hoursOf(rows []row) map[string]string {
+// hoursOf are the metrics that follow from rows and gains, by node and hour.
+func hoursOf(rows []row, gains []gain) map[string]string {
 	type counts struct {
-		mentions, posts, replies, shares, reactions int
-		voices                                      map[string]bool
+		mentions, posts, replies, shares, reactions, views int
+		voices                                             map[string]bool
 	}
 	hours := map[string]*counts{}
-	for _, m := range rows {
-		name := fmt.Sprintf("%s/%s/%d", m.Division, m.Territory, m.Time/3_600_000*3600)
-		c := hours[name]
-		if c == nil {
-			c = &counts{voices: map[string]bool{}}
-			hours[name] = c
+	hour := func(division, territory string, ms int64) *counts {
+		name := fmt.Sprintf("%s/%s/%d", division, territory, ms/3_600_000*3600)
+		if hours[name] == nil {
+			hours[name] = &counts{voices: map[string]bool{}}
 		}
+		return hours[name]
+	}
+	for _, g := range gains {
+		c := hour(g.Division, g.Territory, g.Time)
+		c.shares, c.reactions, c.views = c.shares+g.Shares, c.reactions+g.Likes, c.views+g.Views
+	}
+	for _, m := range rows {
+		c := hour(m.Division, m.Territory, m.Time)
 		switch m.Kind {
 		case "post":
 			c.posts++
@@ -304,6 +464,8 @@ func hoursOf(rows []row) map[string]string {
 			c.shares++
 		case "reaction":
 			c.reactions++
+		case "view":
+			c.views++
 		}
 		if m.Kind == "post" || m.Kind == "reply" {
 			c.mentions++
@@ -312,19 +474,28 @@ func hoursOf(rows []row) map[string]string {
 	}
 	texts := map[string]string{}
 	for name, c := range hours {
-		texts[name] = fmt.Sprintf("mentions %d voices %d posts %d replies %d shares %d reactions %d",
-			c.mentions, len(c.voices), c.posts, c.replies, c.shares, c.reactions)
+		texts[name] = fmt.Sprintf("mentions %d voices %d posts %d replies %d shares %d reactions %d views %d",
+			c.mentions, len(c.voices), c.posts, c.replies, c.shares, c.reactions, c.views)
 	}
 	return texts
 }
 
-// difference names what one set of rows has and the other lacks, by history.
-func difference(want, got []row) map[string][]string {
+// fact is what is compared, event by event.
+type fact interface {
+	row | gain
+	event() string
+}
+
+func (r row) event() string  { return r.Event }
+func (g gain) event() string { return g.Event }
+
+// difference names what one set of facts has and the other lacks, by history.
+func difference[F fact](want, got []F) map[string][]string {
 	prefix := func(event string) string {
 		before, _, _ := strings.Cut(event, "-p")
 		return before
 	}
-	count := map[row]int{}
+	count := map[F]int{}
 	for _, m := range want {
 		count[m]++
 	}
@@ -334,7 +505,7 @@ func difference(want, got []row) map[string][]string {
 	faults := map[string][]string{}
 	for m, n := range count {
 		if n != 0 {
-			faults[prefix(m.Event)] = append(faults[prefix(m.Event)], fmt.Sprintf("%+d %+v", n, m))
+			faults[prefix(m.event())] = append(faults[prefix(m.event())], fmt.Sprintf("%+d %+v", n, m))
 		}
 	}
 	for _, list := range maps.All(faults) {

@@ -45,6 +45,7 @@ func TestHistories(t *testing.T) {
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
 	var all []told
 	var want []row
+	var gains []gain
 	for first := 0; first < histories; first += atOnce {
 		round := len(all)
 		for i := first; i < min(histories, first+atOnce); i++ {
@@ -52,11 +53,12 @@ func TestHistories(t *testing.T) {
 			for order := range orders {
 				all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
 				want = append(want, h.mentions(all[len(all)-1].prefix)...)
+				gains = append(gains, h.gains(all[len(all)-1].prefix)...)
 			}
 		}
 		u.tell(all[round:], first/atOnce%2 == 0)
 	}
-	u.mustShow(all, want)
+	u.mustShow(all, want, gains)
 }
 
 // tell sends the first pieces of histories, then the second ones, and so on, and waits until all is read; with a pause,
@@ -82,7 +84,7 @@ func (u *up) tell(all []told, pause bool) {
 }
 
 // mustShow compares mentions and hours with what the histories say.
-func (u *up) mustShow(all []told, want []row) {
+func (u *up) mustShow(all []told, want []row, gains []gain) {
 	u.t.Helper()
 	secret, err := os.ReadFile(filepath.Join(u.data, "author.key"))
 	if err != nil {
@@ -103,27 +105,47 @@ func (u *up) mustShow(all []told, want []row) {
 	for i := range got {
 		got[i].Event, got[i].Author = names[got[i].Event], names[got[i].Author]
 	}
-	faults := difference(want, got)
-	shown := 0
-	for _, told := range all {
-		if list := faults[told.prefix]; len(list) > 0 && shown < 3 {
-			shown++
-			u.t.Errorf("%s (+ is missing, - is too much):\n%s\nas told:\n%s", told.prefix, strings.Join(list, "\n"), told)
-		}
+	u.mustAgree("mentions", all, difference(want, got))
+	stored := rows[gain](u, `SELECT lower(hex(event_key)) AS Event, division AS Division, territory AS Territory, toUnixTimestamp64Milli(time) AS Time,
+			toInt32(sum(s)) AS Shares, toInt32(sum(r)) AS Likes, toInt32(sum(v)) AS Views
+		FROM
+		(
+			SELECT event_key, division, territory, time, part = 'single' AS single, shares AS s, reactions AS r, views AS v FROM gains FINAL
+			UNION ALL
+			SELECT event_key, division, territory, time, false AS single, greatest(shares, 0) AS s, greatest(likes, 0) AS r, greatest(views, 0) AS v
+			FROM carried FINAL
+		)
+		GROUP BY event_key, division, territory, time, single
+		HAVING Shares != 0 OR Likes != 0 OR Views != 0`)
+	for i := range stored {
+		stored[i].Event = names[stored[i].Event]
 	}
-	if len(faults) > 0 {
-		u.t.Fatalf("%d of %d told histories are wrong", len(faults), len(all))
-	}
+	u.mustAgree("gains", all, difference(gains, stored))
 	hours := map[string]string{}
 	for _, h := range rows[struct {
 		Name, Text string
 	}](u, `SELECT concat(division, '/', territory, '/', toString(toUnixTimestamp(bucket))) AS Name, concat('mentions ', toString(mentions), ' voices ', toString(voices),
-		' posts ', toString(posts), ' replies ', toString(replies), ' shares ', toString(shares), ' reactions ', toString(reactions)) AS Text
+		' posts ', toString(posts), ' replies ', toString(replies), ' shares ', toString(shares), ' reactions ', toString(reactions), ' views ', toString(views)) AS Text
 		FROM node_metrics_1h`) {
 		hours[h.Name] = h.Text
 	}
-	if diff := cmp.Diff(hoursOf(want), hours); diff != "" {
+	if diff := cmp.Diff(hoursOf(want, gains), hours); diff != "" {
 		u.t.Fatalf("node_metrics_1h (-want +got):\n%.3000s", diff)
+	}
+}
+
+// mustAgree shows a few of the histories with faults as they were told.
+func (u *up) mustAgree(what string, all []told, faults map[string][]string) {
+	u.t.Helper()
+	shown := 0
+	for _, told := range all {
+		if list := faults[told.prefix]; len(list) > 0 && shown < 3 {
+			shown++
+			u.t.Errorf("%s of %s (+ is missing, - is too much):\n%s\nas told:\n%s", what, told.prefix, strings.Join(list, "\n"), told)
+		}
+	}
+	if len(faults) > 0 {
+		u.t.Fatalf("%d of %d told histories are wrong", len(faults), len(all))
 	}
 }
 

@@ -74,6 +74,7 @@ func TestMentionSchemaAgreesWithWire(t *testing.T) {
 	m := social.Mention{
 		Node: social.Node{Division: "heart", Territory: "north"}, EventKey: social.Key{1}, Source: "x", Kind: social.Post, Via: social.ViaText,
 		Time: at, RecordedTime: at, Version: social.OwnVersion(time.Time{}, at, 5), Role: social.RoleUnknown, CountryMethod: social.CountryNone,
+		Counters: &social.Counters{Likes: 3, Replies: social.Unreported, ObservedAt: at},
 	}
 	var data map[string]any
 	if err := json.Unmarshal(wire.AppendMentionData(nil, &m), &data); err != nil {

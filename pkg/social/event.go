@@ -78,6 +78,9 @@ type Ref struct{ ID, AuthorID string }
 
 // Counters are running totals of a post as its network reported them. Totals replace each other, they never add up.
 type Counters struct {
-	Likes, Replies, Shares, Views int64
+	Likes, Replies, Shares, Views int64 // Unreported where the network tells none
 	ObservedAt                    time.Time
 }
+
+// Unreported is a total that was not told, which is not one of zero.
+const Unreported = -1

@@ -53,6 +53,10 @@ type Mention struct {
 	Followers      int64
 	Text           string // title and text, personal data masked
 	RulesVersion   string
+
+	// Counters are totals that the event carried, nil when it carried none. They are not part of what it says: two copies
+	// of an event with other totals have the same Version.
+	Counters *Counters
 }
 
 // TakenBack tells whether m no longer holds when head is the highest version known of its event in any node, and gives

@@ -41,7 +41,8 @@ func BenchmarkBareInsert(b *testing.B) {
 			bench.next()
 			input := s.facts.input()
 			input.Reset()
-			for _, r := range sortRows(bench.mentions) {
+			rows, _ := sortRows(bench.mentions)
+			for _, r := range rows {
 				s.facts.append(&bench.mentions[r.index], storedVersion(&bench.mentions[r.index]))
 			}
 			bench.measure(func() {

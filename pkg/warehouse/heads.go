@@ -158,14 +158,19 @@ func (s *sender) ask(ctx context.Context, question string, keys []social.Key, an
 	for i, k := range keys {
 		asked[i] = k
 	}
+	return s.query(ctx, ch.Query{
+		Body: question + " SETTINGS max_threads = 1", ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: &asked}}, Result: answer,
+	}, each)
+}
+
+// query calls each for every row of the answer.
+func (s *sender) query(ctx context.Context, q ch.Query, each func(i int)) error {
+	q.OnResult = func(_ context.Context, block proto.Block) error {
+		for i := range block.Rows {
+			each(i)
+		}
+		return nil
+	}
 	defer context.AfterFunc(ctx, func() { s.client.Close() })() // as in insert
-	return s.client.Do(ctx, ch.Query{
-		Body: question + " SETTINGS max_threads = 1", ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: &asked}},
-		Result: answer, OnResult: func(_ context.Context, block proto.Block) error {
-			for i := range block.Rows {
-				each(i)
-			}
-			return nil
-		},
-	})
+	return s.client.Do(ctx, q)
 }

@@ -18,6 +18,7 @@ type sender struct {
 	facts     *factColumns
 	locations *locationColumns
 	originals *originalColumns
+	counters  *counterColumns
 	idle      time.Time // since when
 }
 
@@ -62,7 +63,8 @@ func (w *Warehouse) sender(ctx context.Context, idle chan *sender) (*sender, err
 	if err != nil {
 		return nil, fmt.Errorf("connecting to ClickHouse at %s: %w", w.config.Addr, err)
 	}
-	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns(), originals: newOriginalColumns()}, nil
+	return &sender{client: client, facts: newFactColumns(), locations: newLocationColumns(), originals: newOriginalColumns(),
+		counters: &counterColumns{observed: newTimes()}}, nil
 }
 
 // dial connects and shakes hands, and hangs up when ctx ends.

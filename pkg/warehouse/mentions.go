@@ -41,10 +41,13 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 				m.Time.UTC().Format(time.RFC3339), m.RecordedTime.UTC().Format(time.RFC3339), errTime)
 		}
 	}
-	rows := sortRows(mentions)
+	rows, more := sortRows(mentions)
 	hours := hoursOf(mentions, rows)
 	defer func() { w.dirty.touch(hours, time.Now()) }()
 	return w.send(ctx, w.mentionSenders, func(s *sender) error {
+		if err := s.insertTold(ctx, mentions, more); err != nil {
+			return err
+		}
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
 				return err
@@ -57,6 +60,9 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 				if err := s.insertLocations(ctx, mentions, chunk, back); err != nil {
 					return err
 				}
+			}
+			if err := s.insertCarried(ctx, mentions, chunk, back); err != nil {
+				return err
 			}
 			if err := s.insertFacts(ctx, mentions, chunk, back); err != nil {
 				return err
@@ -77,8 +83,9 @@ type row struct {
 	key   [2]uint64
 }
 
-// sortRows gives the mentions in the order of mentions_store, only the highest version of each key.
-func sortRows(mentions []social.Mention) []row {
+// sortRows gives the mentions in the order of mentions_store, only the highest version of each key, and those left out
+// that carry other totals.
+func sortRows(mentions []social.Mention) (kept, more []row) {
 	ranks := ranksOf(mentions)
 	rows := make([]row, len(mentions))
 	var rank uint32
@@ -96,17 +103,22 @@ func sortRows(mentions []social.Mention) []row {
 	}
 	slices.SortFunc(rows, compareRows)
 
-	kept := rows[:0]
+	kept = rows[:0]
 	for _, r := range rows {
 		if n := len(kept); n > 0 && compareRows(kept[n-1], r) == 0 {
-			if storedVersion(&mentions[kept[n-1].index]).less(storedVersion(&mentions[r.index])) {
-				kept[n-1] = r
+			is, other := r, kept[n-1]
+			if storedVersion(&mentions[is.index]).less(storedVersion(&mentions[other.index])) {
+				is, other = other, is
+			}
+			kept[n-1] = is
+			if c := mentions[other.index].Counters; c != nil && (mentions[is.index].Counters == nil || *c != *mentions[is.index].Counters) {
+				more = append(more, other)
 			}
 			continue
 		}
 		kept = append(kept, r)
 	}
-	return kept
+	return kept, more
 }
 
 // ranksOf numbers the nodes in the order of the table. Mentions come by the message, so neighbours are mostly of one node.

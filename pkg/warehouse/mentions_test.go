@@ -282,7 +282,7 @@ func TestRowsAreSortedAsTheTableIs(t *testing.T) {
 		facts[i].Time = epoch.Add(time.Duration(i%3) * time.Millisecond)
 	}
 	insert(t, w, facts...)
-	rows := sortRows(facts)
+	rows, _ := sortRows(facts)
 	keys := make([]string, len(rows))
 	for i, r := range rows {
 		keys[i] = facts[r.index].EventKey.String()

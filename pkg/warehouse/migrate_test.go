@@ -151,7 +151,7 @@ func TestFormulasAreOne(t *testing.T) {
 	for _, m := range migrations {
 		for _, s := range m.statements {
 			view := regexp.MustCompile(`(?m)^CREATE OR REPLACE VIEW (\w+)`).FindStringSubmatch(s)
-			from, to := strings.Index(s, "countIf(is_mention) AS mentions,"), strings.Index(s, "\nFROM visible")
+			from, to := strings.Index(s, "countIf(is_mention) AS mentions,"), strings.Index(s, "\nFROM counted")
 			switch {
 			case view == nil:
 			case from >= 0 && to > from:

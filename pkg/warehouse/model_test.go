@@ -88,6 +88,8 @@ func counted(facts []social.Mention, bucket func(social.Mention) time.Time) map[
 			r.Shares++
 		case m.Kind == social.Reaction && !m.ByCompany:
 			r.Reactions++
+		case m.Kind == social.View && !m.ByCompany:
+			r.Views++
 		}
 		if (m.Kind == social.Post || m.Kind == social.Reply) && !m.ByCompany {
 			r.Mentions++

@@ -19,14 +19,15 @@ type NodeRow struct {
 	Replies          uint64            `ch:"replies"`
 	Broadcasts       uint64            `ch:"broadcasts"`
 	Answers          uint64            `ch:"answers"`
-	Shares           uint64            `ch:"shares"`
-	Reactions        uint64            `ch:"reactions"`
+	Shares           int64             `ch:"shares"`
+	Reactions        int64             `ch:"reactions"`
+	Views            int64             `ch:"views"`
 	MentionsBySource map[string]uint64 `ch:"mentions_by_source"`
 }
 
 // metrics are the columns of NodeRow that are counted, as formula has them; the list that makes the views is in
 // schemas/clickhouse/generate.
-const metrics = "mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source"
+const metrics = "mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source"
 
 // Busiest gives the n nodes with the most mentions in the last 24 hours by event time, the busiest first.
 func (w *Warehouse) Busiest(ctx context.Context, n int) ([]NodeRow, error) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -13,8 +12,8 @@ import (
 	"polyphony/pkg/social"
 )
 
-// InsertStatements stores statements as facts, and the events they came as among the originals, under the statement's
-// key. What they change in mentions is the caller's business. Repeats are harmless.
+// InsertStatements stores edits and deletions as facts, and the events they came as among the originals, under the
+// statement's key. What they change in mentions is the caller's business. Repeats are harmless.
 func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.Statement) error {
 	var originals []social.Original
 	var versions []version
@@ -40,12 +39,11 @@ func (w *Warehouse) InsertStatements(ctx context.Context, statements []social.St
 
 func (s *sender) insertStatements(ctx context.Context, statements []social.Statement, rows []row) error {
 	var (
-		source, rulesVersion          = newLow(), newLow()
-		key, object, objectAuthor     proto.ColFixedStr16
-		kind                          enumColumn
-		timeColumn, recorded          = newTimes(), newTimes()
-		likes, replies, shares, views proto.ColInt64
-		versions                      proto.ColUInt128
+		source, rulesVersion      = newLow(), newLow()
+		key, object, objectAuthor proto.ColFixedStr16
+		kind                      enumColumn
+		timeColumn, recorded      = newTimes(), newTimes()
+		versions                  proto.ColUInt128
 	)
 	for _, r := range rows {
 		st := &statements[r.index]
@@ -57,10 +55,6 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 		recorded.AppendRaw(proto.DateTime64(st.RecordedTime.UnixMilli()))
 		object.Append(st.ObjectKey)
 		objectAuthor.Append(st.ObjectAuthor)
-		likes.Append(st.Counters.Likes)
-		replies.Append(st.Counters.Replies)
-		shares.Append(st.Counters.Shares)
-		views.Append(st.Counters.Views)
 		rulesVersion.Append(st.RulesVersion)
 		versions.Append(proto.UInt128{High: v.hi, Low: v.lo})
 	}
@@ -72,10 +66,6 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 		{Name: "recorded_time", Data: recorded},
 		{Name: "object_key", Data: &object},
 		{Name: "object_author_key", Data: &objectAuthor},
-		{Name: "likes", Data: &likes},
-		{Name: "replies", Data: &replies},
-		{Name: "shares", Data: &shares},
-		{Name: "views", Data: &views},
 		{Name: "rules_version", Data: rulesVersion},
 		{Name: "version", Data: &versions},
 	})
@@ -85,10 +75,6 @@ func (s *sender) insertStatements(ctx context.Context, statements []social.State
 // by the earliest record. The original has the same version, so it is always the one of the words beside it.
 func statementVersion(s *social.Statement) version {
 	hash := xxhash.New()
-	for _, n := range []int64{s.Counters.Likes, s.Counters.Replies, s.Counters.Shares, s.Counters.Views} {
-		hash.Write(strconv.AppendInt(nil, n, 10))
-		hash.Write([]byte{0})
-	}
 	hash.Write(s.ObjectAuthor[:])
 	hash.Write([]byte(s.RulesVersion))
 	hash.Write([]byte{0})

@@ -15,8 +15,6 @@ func TestStatementsAreFacts(t *testing.T) {
 	w := start(t)
 	r := newRand(51)
 	post, author := key(r), key(r)
-	counters := social.Statement{Key: key(r), Source: "x", Kind: social.Counted, ObjectKey: post, Time: epoch, RecordedTime: epoch,
-		Counters: social.Counters{Likes: 1, Replies: 2, Shares: 3, Views: 4}}
 	edit := social.Statement{Key: key(r), Source: "x", Kind: social.Edit, ObjectKey: post, ObjectAuthor: author, Time: epoch.Add(time.Minute),
 		RecordedTime: epoch, RulesVersion: "v1", Sealed: []byte("sealed")}
 	gone := social.Statement{Key: key(r), Source: "x", Kind: social.Delete, ObjectAuthor: author, Time: epoch.AddDate(-10, 0, 0), RecordedTime: epoch}
@@ -26,7 +24,7 @@ func TestStatementsAreFacts(t *testing.T) {
 	later.RecordedTime = epoch.Add(time.Hour)
 
 	read := func() []string {
-		return query(t, w, `SELECT toString((kind, object_key = unhex(?), object_author_key = unhex(?), likes, replies, shares, views, rules_version, recorded_time))
+		return query(t, w, `SELECT toString((kind, object_key = unhex(?), object_author_key = unhex(?), rules_version, recorded_time))
 			FROM statements FINAL ORDER BY kind`, post.String(), author.String())
 	}
 	put := func(list ...social.Statement) {
@@ -35,14 +33,13 @@ func TestStatementsAreFacts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(counters, edit, gone)
+	put(edit, gone)
 	want := []string{
-		"('edit',1,1,0,0,0,0,'v1','2026-05-25 14:00:00.000')",
-		"('delete',0,1,0,0,0,0,'','2026-05-25 14:00:00.000')",
-		"('counters',1,0,1,2,3,4,'','2026-05-25 14:00:00.000')",
+		"('edit',1,1,'v1','2026-05-25 14:00:00.000')",
+		"('delete',0,1,'','2026-05-25 14:00:00.000')",
 	}
 	same(t, "statements", want, read())
-	put(later, gone, counters, edit)
+	put(later, gone, edit)
 	same(t, "repeated", want, read())
 	same(t, "originals", []string{"x sealed"}, query(t, w, "SELECT source || ' ' || sealed FROM originals FINAL WHERE event_key = unhex(?)", edit.Key.String()))
 	put(otherWords)

@@ -306,7 +306,8 @@ func TestSealHoldsForTheTouchesReadFirst(t *testing.T) {
 	w := start(t)
 	facts := history(rand.New(rand.NewPCG(25, 1)), 60)
 	insert(t, w, facts[:20]...)
-	hours := hoursOf(facts, sortRows(facts))
+	rows, _ := sortRows(facts)
+	hours := hoursOf(facts, rows)
 	touched := func() []touchedHour {
 		t.Helper()
 		list, err := w.touched(t.Context(), hours)

@@ -265,38 +265,46 @@ func (d *EventDecoder) check() (*social.Event, error) {
 	return e, nil
 }
 
-// counters gives the totals that the event carries, nil when it carries none. They hold from the event's own time
-// where the network does not say when it counted.
+// counters gives the totals that the event carries, nil when it carries none.
 func (d *EventDecoder) counters(at time.Time) (*social.Counters, error) {
 	raw := &d.raw.Counters
 	if raw.Likes == nil && raw.Replies == nil && raw.Shares == nil && raw.Views == nil {
 		return nil, nil
 	}
-	d.ctrs = social.Counters{ObservedAt: at}
-	for _, c := range [...]struct {
+	if err := raw.read(&d.ctrs, at); err != nil {
+		return nil, err
+	}
+	return &d.ctrs, nil
+}
+
+// read gives the totals that were told. They hold from the event's own time where the network does not say when it
+// counted.
+func (raw *rawCounters) read(c *social.Counters, at time.Time) error {
+	c.ObservedAt = at
+	for _, total := range [...]struct {
 		name string
 		from *int64
 		to   *int64
 	}{
-		{"likes", raw.Likes, &d.ctrs.Likes}, {"replies", raw.Replies, &d.ctrs.Replies},
-		{"shares", raw.Shares, &d.ctrs.Shares}, {"views", raw.Views, &d.ctrs.Views},
+		{"likes", raw.Likes, &c.Likes}, {"replies", raw.Replies, &c.Replies},
+		{"shares", raw.Shares, &c.Shares}, {"views", raw.Views, &c.Views},
 	} {
-		if c.from == nil {
+		if *total.to = social.Unreported; total.from == nil {
 			continue
 		}
-		if *c.from < 0 {
-			return nil, invalid(social.InvalidField, "counters."+c.name+": negative")
+		if *total.from < 0 {
+			return invalid(social.InvalidField, "counters."+total.name+": negative")
 		}
-		*c.to = *c.from
+		*total.to = *total.from
 	}
 	if raw.ObservedAt != "" {
 		observed, ok := parseTime(raw.ObservedAt)
 		if !ok {
-			return nil, invalid(social.InvalidField, "counters.observed_at: want RFC 3339")
+			return invalid(social.InvalidField, "counters.observed_at: want RFC 3339")
 		}
-		d.ctrs.ObservedAt = observed
+		c.ObservedAt = observed
 	}
-	return &d.ctrs, nil
+	return nil
 }
 
 // parseTime reads RFC 3339 with any offset, in either case of its letters, and cuts it to milliseconds.

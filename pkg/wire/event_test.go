@@ -50,7 +50,7 @@ func TestDecodeEvent(t *testing.T) {
 		social.Event{Source: "x", Kind: social.Delete, Time: at, Object: social.Ref{AuthorID: "a"}})
 	f(`{"source":"x","kind":"counters","time":"2026-05-25T12:23:28.757Z","object":{"id":"1"},"counters":{"likes":0,"views":7}}`,
 		social.Event{Source: "x", Kind: social.Counted, Time: at, Object: social.Ref{ID: "1"},
-			Counters: &social.Counters{Views: 7, ObservedAt: at}})
+			Counters: &social.Counters{Replies: social.Unreported, Shares: social.Unreported, Views: 7, ObservedAt: at}})
 	f(`{"id":"2","source":"x","kind":"reply","time":"2026-05-25T12:23:28.757Z","author":{"id":"a"},"in_reply_to":{"id":"1","author_id":"b"},"root_id":"0","mentions":[{"id":"m","handle":"h"}],"hashtags":["t"],"links":["l"],"text":"\u00e4\n"}`,
 		social.Event{ID: "2", Source: "x", Kind: social.Reply, Time: at, Author: social.Author{ID: "a"}, Text: "ä\n",
 			InReplyTo: social.Ref{ID: "1", AuthorID: "b"}, RootID: "0", Mentions: []social.Person{{ID: "m", Handle: "h"}},

@@ -121,7 +121,27 @@ func AppendMentionData(dst []byte, m *social.Mention) []byte {
 	dst = appendString(dst, m.Text)
 	dst = append(dst, `,"rules_version":"`...)
 	dst = append(dst, m.RulesVersion...)
-	return append(dst, `"}`...)
+	dst = append(dst, '"')
+	if m.Counters != nil {
+		dst = appendCounters(dst, m.Counters)
+	}
+	return append(dst, '}')
+}
+
+// appendCounters appends the totals that were told.
+func appendCounters(dst []byte, c *social.Counters) []byte {
+	dst = append(dst, `,"counters":{"observed_at":"`...)
+	dst = appendTime(dst, c.ObservedAt)
+	dst = append(dst, '"')
+	for _, total := range [...]struct {
+		name string
+		n    int64
+	}{{`,"likes":`, c.Likes}, {`,"replies":`, c.Replies}, {`,"shares":`, c.Shares}, {`,"views":`, c.Views}} {
+		if total.n != social.Unreported {
+			dst = strconv.AppendInt(append(dst, total.name...), total.n, 10)
+		}
+	}
+	return append(dst, '}')
 }
 
 // appendIdentity appends what mentions and retractions have in common, but for the last quote.
@@ -267,6 +287,8 @@ type mentionData struct {
 	Followers       int64    `json:"followers"`
 	Text            string   `json:"text"`
 	RulesVersion    string   `json:"rules_version"`
+
+	Counters *rawCounters `json:"counters"`
 }
 
 // DecodeBatch appends the mentions of a public batch to dst. Their strings alias batch. Events of other types are
@@ -325,6 +347,8 @@ func checkMention(m *social.Mention) error {
 		return fmt.Errorf("via %q is unknown", m.Via)
 	case !social.ValidTime(m.Time) || !social.ValidTime(m.RecordedTime):
 		return errors.New("time or recorded_time is before 1970 or after 2106-02-06")
+	case m.Counters != nil && !social.ValidTime(m.Counters.ObservedAt):
+		return errors.New("counters.observed_at is before 1970 or after 2106-02-06")
 	}
 	return nil
 }
@@ -383,7 +407,11 @@ func (d *mentionData) mention() (m social.Mention, err error) {
 			return m, fmt.Errorf("time %q is not RFC 3339", t.from)
 		}
 	}
-	return m, nil
+	if d.Counters != nil {
+		m.Counters = new(social.Counters)
+		err = d.Counters.read(m.Counters, m.Time)
+	}
+	return m, err
 }
 
 // otherType is errOtherType for a whole CloudEvent of another type, whatever its data look like.

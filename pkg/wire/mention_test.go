@@ -175,6 +175,11 @@ func drawMention(t *rapid.T) social.Mention {
 	if rapid.Bool().Draw(t, "no sentiment") {
 		m.Sentiment = nil
 	}
+	if rapid.Bool().Draw(t, "counters") {
+		total := rapid.Int64Range(social.Unreported, 1<<62)
+		m.Counters = &social.Counters{Likes: total.Draw(t, "likes"), Replies: total.Draw(t, "replies"), Shares: total.Draw(t, "shares"), Views: total.Draw(t, "views"),
+			ObservedAt: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "observed")).UTC()}
+	}
 	return m
 }
 
@@ -206,6 +211,7 @@ func FuzzDecodersAgree(f *testing.F) {
 	m := exampleMention()
 	m.Text = "plain"
 	f.Add(bytes.TrimSuffix(AppendMention(nil, "/polyphony/x", &m), []byte(",\n")))
+	m.Counters = &social.Counters{Likes: 1, Replies: social.Unreported, Shares: 0, Views: 12, ObservedAt: m.Time}
 	m.Text = "a title\nand \"words\" and a \\"
 	f.Add(bytes.TrimSuffix(AppendMention(nil, "/polyphony/x", &m), []byte(",\n")))
 	f.Fuzz(func(t *testing.T, line []byte) {

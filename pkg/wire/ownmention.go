@@ -97,8 +97,27 @@ func decodeOwn(line []byte, m *social.Mention) bool {
 	m.Text = r.prose()
 	r.literal(`,"rules_version":`)
 	m.RulesVersion = r.text()
+	if r.skip(`,"counters":{"observed_at":`) {
+		m.Counters = r.counters()
+	}
 	r.literal(`}}`)
 	return r.ok && len(r.rest) == 0
+}
+
+// counters are the totals that were told, each of them at most once.
+func (r *ownReader) counters() *social.Counters {
+	c := &social.Counters{ObservedAt: r.time()}
+	for _, total := range [...]struct {
+		name string
+		to   *int64
+	}{{`,"likes":`, &c.Likes}, {`,"replies":`, &c.Replies}, {`,"shares":`, &c.Shares}, {`,"views":`, &c.Views}} {
+		if *total.to = social.Unreported; r.skip(total.name) {
+			*total.to = r.integer()
+			r.ok = r.ok && *total.to >= 0
+		}
+	}
+	r.literal(`}`)
+	return c
 }
 
 // ownReader walks a line. After the first surprise ok is false and nothing that it gives means anything.

@@ -176,22 +176,75 @@ ENGINE = SummingMergeTree(stamp)
 ORDER BY (division, territory, hour)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
 
--- Edits, deletions and counters as facts, also of posts that nobody has seen yet. A deletion of all that an author
+-- Totals of posts, as their networks told them at one time or another, also of posts that nobody has seen yet; -1 is a
+-- total that was not told. Of those told of one post and one time the greatest holds, each total by itself.
+CREATE TABLE IF NOT EXISTS counters
+(
+    event_key FixedString(16) CODEC(NONE),
+    observed  DateTime64(3, 'UTC'),
+    likes     SimpleAggregateFunction(max, Int64),
+    replies   SimpleAggregateFunction(max, Int64),
+    shares    SimpleAggregateFunction(max, Int64),
+    views     SimpleAggregateFunction(max, Int64)
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(observed)
+ORDER BY (event_key, observed)
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
+
+-- Totals that posts carried as of their own time, in each node where they were a mention then. They are what most posts
+-- have and count as they are, as long as nothing else is known of the post; see gains. As in counters the greatest holds.
+CREATE TABLE IF NOT EXISTS carried
+(
+    division  LowCardinality(String),
+    territory LowCardinality(String),
+    time      DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
+    event_key FixedString(16) CODEC(NONE),
+    likes     SimpleAggregateFunction(max, Int64),
+    replies   SimpleAggregateFunction(max, Int64),
+    shares    SimpleAggregateFunction(max, Int64),
+    views     SimpleAggregateFunction(max, Int64)
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (division, territory, time, event_key)
+SETTINGS merge_selector_base = 16, auto_statistics_types = '';
+
+-- What totals add to the count of single events in a node, besides what is carried. A row of part 'total' stands at the
+-- time when totals of the post event_key were observed: with what is carried there it comes to what they gained since
+-- they were observed before, less than 0 where they fell. A row of part 'single' stands at the share, reaction or view
+-- event_key and takes it away, because the post has a total of these. A row is one decision, made from the facts; a later
+-- one has the next version.
+CREATE TABLE IF NOT EXISTS gains
+(
+    division   LowCardinality(String),
+    territory  LowCardinality(String),
+    time       DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
+    event_key  FixedString(16) CODEC(NONE),
+    part       Enum8('total' = 1, 'single' = 2),
+    version    UInt64,
+    is_deleted UInt8,
+    shares     Int64,
+    reactions  Int64,
+    views      Int64
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toYYYYMM(time)
+ORDER BY (division, territory, time, event_key, part)
+SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, merge_selector_base = 16, auto_statistics_types = '';
+
+-- Edits and deletions as facts, also of posts that nobody has seen yet. A deletion of all that an author
 -- wrote has an author and no object; with an object, the author is content. Of one statement the highest version holds,
 -- by content first. The event as it came is in originals, under statement_key and with the same version.
 CREATE TABLE IF NOT EXISTS statements
 (
     statement_key     FixedString(16),
     source            LowCardinality(String),
-    kind              Enum8('edit' = 7, 'delete' = 8, 'counters' = 9),
+    kind              Enum8('edit' = 7, 'delete' = 8),
     time              DateTime64(3, 'UTC'),
     recorded_time     DateTime64(3, 'UTC'),
     object_key        FixedString(16),
     object_author_key FixedString(16),
-    likes             Int64,
-    replies           Int64,
-    shares            Int64,
-    views             Int64,
     rules_version     LowCardinality(String),
     version           UInt128
 )

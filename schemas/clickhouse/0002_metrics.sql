@@ -33,19 +33,41 @@ SELECT
     rules_version
 FROM visible;
 
+-- What the metrics are made of: what readers see, and beside it what totals add to the single events.
+CREATE OR REPLACE VIEW counted SQL SECURITY INVOKER AS
+SELECT division, territory, time, source, author_key, by_company, is_mention, has_voice,
+    kind = 'post' AS is_post, kind = 'reply' AS is_reply,
+    toInt64(NOT by_company AND kind = 'share') AS share,
+    toInt64(NOT by_company AND kind = 'reaction') AS reaction,
+    toInt64(NOT by_company AND kind = 'view') AS view
+FROM visible
+UNION ALL
+SELECT division, territory, time, '' AS source, toFixedString('', 16) AS author_key, false AS by_company,
+    toUInt8(0) AS is_mention, toUInt8(0) AS has_voice, toUInt8(0) AS is_post, toUInt8(0) AS is_reply,
+    shares AS share, reactions AS reaction, views AS view
+FROM gains FINAL
+WHERE shares != 0 OR reactions != 0 OR views != 0
+UNION ALL
+SELECT division, territory, time, '' AS source, toFixedString('', 16) AS author_key, false AS by_company,
+    toUInt8(0) AS is_mention, toUInt8(0) AS has_voice, toUInt8(0) AS is_post, toUInt8(0) AS is_reply,
+    greatest(shares, 0) AS share, greatest(likes, 0) AS reaction, greatest(views, 0) AS view
+FROM carried FINAL
+WHERE shares > 0 OR likes > 0 OR views > 0;
+
 -- The metrics of node-hours, made from the facts.
 CREATE OR REPLACE VIEW made_hours SQL SECURITY INVOKER AS
 SELECT division, territory, toStartOfHour(time) AS hour, count() AS events,
     countIf(is_mention) AS mentions,
     uniqExactIf(author_key, has_voice) AS voices,
-    countIf(is_mention AND kind = 'post') AS posts,
-    countIf(is_mention AND kind = 'reply') AS replies,
-    countIf(by_company AND kind = 'post') AS broadcasts,
-    countIf(by_company AND kind = 'reply') AS answers,
-    countIf(NOT by_company AND kind = 'share') AS shares,
-    countIf(NOT by_company AND kind = 'reaction') AS reactions,
+    countIf(is_mention AND is_post) AS posts,
+    countIf(is_mention AND is_reply) AS replies,
+    countIf(by_company AND is_post) AS broadcasts,
+    countIf(by_company AND is_reply) AS answers,
+    sum(share) AS shares,
+    sum(reaction) AS reactions,
+    sum(view) AS views,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
-FROM visible
+FROM counted
 GROUP BY division, territory, hour;
 
 -- The sealed metrics of node-hours: made from the facts when the touches of the hour summed up to `touched`. The last
@@ -65,8 +87,9 @@ CREATE TABLE IF NOT EXISTS node_hours
     replies            UInt64,
     broadcasts         UInt64,
     answers            UInt64,
-    shares             UInt64,
-    reactions          UInt64,
+    shares             Int64,
+    reactions          Int64,
+    views              Int64,
     mentions_by_source Map(LowCardinality(String), UInt64)
 )
 ENGINE = ReplacingMergeTree
@@ -98,18 +121,18 @@ SELECT division, territory, hour,
     sum(stamp) AS balance, sumIf(stamp, NOT sealed) AS touched,
     max(events) AS events,
     max(mentions) AS mentions, max(voices) AS voices, max(posts) AS posts, max(replies) AS replies,
-    max(broadcasts) AS broadcasts, max(answers) AS answers, max(shares) AS shares, max(reactions) AS reactions,
-    anyLastIf(mentions_by_source, sealed) AS mentions_by_source
+    max(broadcasts) AS broadcasts, max(answers) AS answers, sum(shares) AS shares, sum(reactions) AS reactions,
+    sum(views) AS views, anyLastIf(mentions_by_source, sealed) AS mentions_by_source
 FROM
 (
     SELECT division, territory, hour, stamp, false AS sealed, toUInt64(0) AS events,
         toUInt64(0) AS mentions, toUInt64(0) AS voices, toUInt64(0) AS posts, toUInt64(0) AS replies,
-        toUInt64(0) AS broadcasts, toUInt64(0) AS answers, toUInt64(0) AS shares, toUInt64(0) AS reactions,
-        defaultValueOfTypeName('Map(LowCardinality(String), UInt64)') AS mentions_by_source
+        toUInt64(0) AS broadcasts, toUInt64(0) AS answers, toInt64(0) AS shares, toInt64(0) AS reactions,
+        toInt64(0) AS views, defaultValueOfTypeName('Map(LowCardinality(String), UInt64)') AS mentions_by_source
     FROM touches
     UNION ALL
     SELECT division, territory, hour, toUInt64(0 - touched) AS stamp, true AS sealed, events,
-        mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source
+        mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source
     FROM node_hours FINAL
     WHERE formula = (SELECT version FROM formula) OR hour < (SELECT max(before) FROM frozen)
 )
@@ -143,27 +166,27 @@ FROM clocks_store FINAL
 ARRAY JOIN since, first_day, days
 WHERE generation = (SELECT max(generation) FROM clocks_store);
 
--- What readers see, each row with its local day and the instant at which that began. A territory without a clock has
+-- What is counted, each row with its local day and the instant at which that began. A territory without a clock has
 -- days in UTC. East of Greenwich the first local day began before 1970, where a DateTime would be one of 2106: its
 -- bucket is the first instant there is.
-CREATE OR REPLACE VIEW visible_by_day SQL SECURITY INVOKER AS
+CREATE OR REPLACE VIEW counted_by_day SQL SECURITY INVOKER AS
 SELECT v.*,
     least(intDiv(toUnixTimestamp64Milli(v.time) - toUnixTimestamp64Milli(c.since), 86400000),
         if(c.days = 0, 100000, c.days - 1)) AS nth,
     c.first_day + nth AS day,
     toDateTime(greatest(0, intDiv(toUnixTimestamp64Milli(c.since), 1000) + nth * 86400), 'UTC') AS bucket
-FROM visible AS v
+FROM counted AS v
 ASOF LEFT JOIN clocks AS c ON v.territory = c.territory AND v.time >= c.since;
 
 -- Sealed where nothing changed since, made from the facts where something did.
 CREATE OR REPLACE VIEW node_metrics_1h SQL SECURITY INVOKER AS
 SELECT division, territory, hour AS bucket,
-    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source
+    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source
 FROM hours
 WHERE events > 0 AND (balance = 0 OR hour < (SELECT max(before) FROM frozen))
 UNION ALL
 SELECT division, territory, hour AS bucket,
-    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source
+    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source
 FROM made_hours
 WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM stale_hours);
 
@@ -171,42 +194,44 @@ CREATE OR REPLACE VIEW node_metrics_1m SQL SECURITY INVOKER AS
 SELECT division, territory, toStartOfMinute(time) AS bucket,
     countIf(is_mention) AS mentions,
     uniqExactIf(author_key, has_voice) AS voices,
-    countIf(is_mention AND kind = 'post') AS posts,
-    countIf(is_mention AND kind = 'reply') AS replies,
-    countIf(by_company AND kind = 'post') AS broadcasts,
-    countIf(by_company AND kind = 'reply') AS answers,
-    countIf(NOT by_company AND kind = 'share') AS shares,
-    countIf(NOT by_company AND kind = 'reaction') AS reactions,
+    countIf(is_mention AND is_post) AS posts,
+    countIf(is_mention AND is_reply) AS replies,
+    countIf(by_company AND is_post) AS broadcasts,
+    countIf(by_company AND is_reply) AS answers,
+    sum(share) AS shares,
+    sum(reaction) AS reactions,
+    sum(view) AS views,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
-FROM visible
+FROM counted
 GROUP BY division, territory, bucket;
 
 CREATE OR REPLACE VIEW node_metrics_1d SQL SECURITY INVOKER AS
 SELECT division, territory, bucket, day,
     countIf(is_mention) AS mentions,
     uniqExactIf(author_key, has_voice) AS voices,
-    countIf(is_mention AND kind = 'post') AS posts,
-    countIf(is_mention AND kind = 'reply') AS replies,
-    countIf(by_company AND kind = 'post') AS broadcasts,
-    countIf(by_company AND kind = 'reply') AS answers,
-    countIf(NOT by_company AND kind = 'share') AS shares,
-    countIf(NOT by_company AND kind = 'reaction') AS reactions,
+    countIf(is_mention AND is_post) AS posts,
+    countIf(is_mention AND is_reply) AS replies,
+    countIf(by_company AND is_post) AS broadcasts,
+    countIf(by_company AND is_reply) AS answers,
+    sum(share) AS shares,
+    sum(reaction) AS reactions,
+    sum(view) AS views,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
-FROM visible_by_day
+FROM counted_by_day
 GROUP BY division, territory, bucket, day;
 
 -- The same for the nodes whose names match, as in LIKE, with from <= bucket < to. Here the filters reach every table,
 -- also those that say what is stale: faster than the plain views on large data, and equal to them.
 CREATE OR REPLACE VIEW node_metrics_1h_of SQL SECURITY INVOKER AS
 SELECT division, territory, hour AS bucket,
-    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source
+    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source
 FROM hours
 WHERE division LIKE {division:String} AND territory LIKE {territory:String}
     AND hour >= {from:DateTime('UTC')} AND hour < {to:DateTime('UTC')}
     AND events > 0 AND (balance = 0 OR hour < (SELECT max(before) FROM frozen))
 UNION ALL
 SELECT division, territory, hour AS bucket,
-    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, mentions_by_source
+    mentions, voices, posts, replies, broadcasts, answers, shares, reactions, views, mentions_by_source
 FROM made_hours
 WHERE division LIKE {division:String} AND territory LIKE {territory:String}
     AND hour >= {from:DateTime('UTC')} AND hour < {to:DateTime('UTC')}
@@ -229,14 +254,15 @@ CREATE OR REPLACE VIEW node_metrics_1d_of SQL SECURITY INVOKER AS
 SELECT division, territory, bucket, day,
     countIf(is_mention) AS mentions,
     uniqExactIf(author_key, has_voice) AS voices,
-    countIf(is_mention AND kind = 'post') AS posts,
-    countIf(is_mention AND kind = 'reply') AS replies,
-    countIf(by_company AND kind = 'post') AS broadcasts,
-    countIf(by_company AND kind = 'reply') AS answers,
-    countIf(NOT by_company AND kind = 'share') AS shares,
-    countIf(NOT by_company AND kind = 'reaction') AS reactions,
+    countIf(is_mention AND is_post) AS posts,
+    countIf(is_mention AND is_reply) AS replies,
+    countIf(by_company AND is_post) AS broadcasts,
+    countIf(by_company AND is_reply) AS answers,
+    sum(share) AS shares,
+    sum(reaction) AS reactions,
+    sum(view) AS views,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
-FROM visible_by_day
+FROM counted_by_day
 WHERE division LIKE {division:String} AND territory LIKE {territory:String}
     AND time >= {from:DateTime('UTC')} AND time < toDateTime64({to:DateTime('UTC')}, 3, 'UTC') + INTERVAL 50 HOUR
     AND bucket >= {from:DateTime('UTC')} AND bucket < {to:DateTime('UTC')}
@@ -247,14 +273,15 @@ CREATE OR REPLACE VIEW node_window SQL SECURITY INVOKER AS
 SELECT division, territory,
     countIf(is_mention) AS mentions,
     uniqExactIf(author_key, has_voice) AS voices,
-    countIf(is_mention AND kind = 'post') AS posts,
-    countIf(is_mention AND kind = 'reply') AS replies,
-    countIf(by_company AND kind = 'post') AS broadcasts,
-    countIf(by_company AND kind = 'reply') AS answers,
-    countIf(NOT by_company AND kind = 'share') AS shares,
-    countIf(NOT by_company AND kind = 'reaction') AS reactions,
+    countIf(is_mention AND is_post) AS posts,
+    countIf(is_mention AND is_reply) AS replies,
+    countIf(by_company AND is_post) AS broadcasts,
+    countIf(by_company AND is_reply) AS answers,
+    sum(share) AS shares,
+    sum(reaction) AS reactions,
+    sum(view) AS views,
     sumMapIf(map(source, toUInt64(1)), is_mention) AS mentions_by_source
-FROM visible
+FROM counted
 WHERE time >= {from:DateTime64(3, 'UTC')} AND time < {to:DateTime64(3, 'UTC')}
 GROUP BY division, territory;
 

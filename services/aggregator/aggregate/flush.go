@@ -3,6 +3,7 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,16 +141,31 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 			}
 		}
 	}
+	var said []social.Statement
+	var told []warehouse.Observation
+	for i := range statements {
+		if s := &statements[i]; s.Kind == social.Counted {
+			told = append(told, warehouse.Observation{EventKey: s.ObjectKey, Counters: s.Counters})
+		} else {
+			said = append(said, *s)
+		}
+	}
 	var waiting []social.Reference
 	var referring, events []social.Key
 	for i := range references {
 		referring = append(referring, references[i].Mention.EventKey)
-		if !references[i].Kept {
+		if m := &references[i].Mention; !references[i].Kept {
 			waiting = append(waiting, references[i])
+			if m.Counters != nil {
+				told = append(told, warehouse.Observation{EventKey: m.EventKey, Counters: *m.Counters})
+			}
 		}
 	}
 	err := f.insist(ctx, "storing statements and references", func(ctx context.Context) error {
-		if err := f.store.InsertStatements(ctx, statements); err != nil {
+		if err := f.store.InsertStatements(ctx, said); err != nil {
+			return err
+		}
+		if err := f.store.InsertCounters(ctx, told); err != nil {
 			return err
 		}
 		if err := f.store.InsertEdges(ctx, references); err != nil {
@@ -158,14 +174,17 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 		if err := f.store.InsertSelves(ctx, waiting, warehouse.Waiting); err != nil {
 			return err
 		}
-		said, err := f.say(ctx, statements)
-		events = said
+		about, err := f.say(ctx, said)
+		events = about
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if err := f.resolve(ctx, events, nil); err != nil {
+		return err
+	}
+	if err := f.engaged(ctx, told); err != nil {
 		return err
 	}
 	if len(references) > len(waiting) { // of the others their mentions say what they are: those must be there
@@ -182,6 +201,22 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	}
 	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))
 	return nil
+}
+
+// engaged has totals take effect where their posts are mentions already.
+func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error {
+	posts := make([]social.Key, len(told))
+	for i := range told {
+		posts[i] = told[i].EventKey
+	}
+	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
+		for part := range slices.Chunk(unique(posts), maxResolved) {
+			if err := (&resolver{f}).engage(ctx, part); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // say has statements take effect: whoever writes a mention from now on sees that it is deleted or edited. It gives the

@@ -79,7 +79,10 @@ func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key)
 			return err
 		}
 		if changes = t.changes(wanted); len(changes) == 0 {
-			return r.keep(ctx, t)
+			if err := r.keep(ctx, t); err != nil {
+				return err
+			}
+			return r.engage(ctx, t.known())
 		}
 		if err := r.put(ctx, changes); err != nil {
 			return err

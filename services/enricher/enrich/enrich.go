@@ -185,13 +185,16 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 	}
 	if e.Kind.IsStatement() {
 		w.out.statement(w.enrichment.statement(e, line, m.version, recorded))
+		if e.Kind == social.Edit && e.Counters != nil {
+			w.out.statement(w.enrichment.counters(e, m.version, recorded))
+		}
 		return w.relieve(ctx)
 	}
 	matches := m.Match(e)
-	var event, author social.Key
+	var event social.Key
 	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
 		w.out.mention(m.origin, mention)
-		event, author = mention.EventKey, mention.AuthorKey
+		event = mention.EventKey
 		if err := w.relieve(ctx); err != nil {
 			return err
 		}
@@ -203,12 +206,6 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 	}
 	if reference := w.enrichment.reference(e, m, matches, recorded); reference != nil {
 		w.out.reference(reference)
-		event, author = reference.Mention.EventKey, reference.Mention.AuthorKey
-	} else if len(matches) == 0 {
-		return nil
-	}
-	if e.Counters != nil {
-		w.out.statement(w.enrichment.counters(e, event, author, m.version, recorded))
 	}
 	return w.relieve(ctx)
 }

@@ -55,7 +55,7 @@ func (en *Enrichment) mention(e *social.Event, country, version string, recorded
 		RootKey: en.keyer.Key(e.Source, e.RootID),
 		Source:  e.Source, Kind: e.Kind, Time: e.Time, RecordedTime: recorded,
 		Bot: e.Author.Bot, Role: social.RoleUnknown, Lang: e.Lang, Followers: e.Author.Followers,
-		Text: en.masker.mask(e, country), RulesVersion: version,
+		Text: en.masker.mask(e, country), RulesVersion: version, Counters: e.Counters,
 	}
 	m.Version = social.OwnVersion(time.Time{}, e.Time, en.contentHash(e, &m))
 	return m
@@ -77,7 +77,7 @@ func place(m *social.Mention, match *nodes.Match) {
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
 }
 
-// contentHash covers what an event says and by whom, not where it belongs and under which rules: of two events with one
+// contentHash covers what an event says and by whom, not where it belongs, under which rules and how often it was liked: of two events with one
 // id and time, one stands in all nodes, and the same event sent again has the same version under any rules.
 func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	b := en.content[:0]
@@ -146,13 +146,12 @@ func (en *Enrichment) original(e *social.Event, key social.Key, recorded time.Ti
 
 // statement makes a fact of an edit, a deletion or totals. What it changes is worked out where the posts are.
 func (en *Enrichment) statement(e *social.Event, line []byte, version string, recorded time.Time) *social.Statement {
-	object, author := en.keyer.Key(e.Source, e.Object.ID), en.keyer.Key(e.Source, e.Object.AuthorID)
 	if e.Kind == social.Counted {
-		return en.counters(e, object, author, version, recorded)
+		return en.counters(e, version, recorded)
 	}
 	s := &social.Statement{
 		Source: e.Source, Kind: e.Kind, Time: e.Time, RecordedTime: recorded, RulesVersion: version,
-		ObjectKey: object, ObjectAuthor: author,
+		ObjectKey: en.keyer.Key(e.Source, e.Object.ID), ObjectAuthor: en.keyer.Key(e.Source, e.Object.AuthorID),
 	}
 	if e.Kind == social.Edit {
 		s.Sealed = en.keyer.Seal(nil, line) // what it says is read where it is routed anew
@@ -161,10 +160,10 @@ func (en *Enrichment) statement(e *social.Event, line []byte, version string, re
 	return s
 }
 
-// counters makes a fact of the totals that an event reports of an object, or of itself.
-func (en *Enrichment) counters(e *social.Event, object, author social.Key, version string, recorded time.Time) *social.Statement {
+// counters makes a fact of the totals that an event reports of its object.
+func (en *Enrichment) counters(e *social.Event, version string, recorded time.Time) *social.Statement {
 	s := &social.Statement{
-		Source: e.Source, Kind: social.Counted, ObjectKey: object, ObjectAuthor: author,
+		Source: e.Source, Kind: social.Counted, ObjectKey: en.keyer.Key(e.Source, e.Object.ID), ObjectAuthor: en.keyer.Key(e.Source, e.Object.AuthorID),
 		Time: e.Counters.ObservedAt, RecordedTime: recorded, Counters: *e.Counters, RulesVersion: version,
 	}
 	s.Key = en.statementKey(s)
