@@ -112,8 +112,7 @@ func (u *up) mustShow(all []told, want []row, gains []gain) {
 		(
 			SELECT event_key, division, territory, time, part = 'single' AS single, shares AS s, reactions AS r, views AS v FROM gains FINAL
 			UNION ALL
-			SELECT event_key, division, territory, time, false AS single, greatest(shares, 0) AS s, greatest(likes, 0) AS r, greatest(views, 0) AS v
-			FROM carried FINAL
+			SELECT event_key, division, territory, time, false AS single, shares AS s, likes AS r, views AS v FROM mentions_store FINAL
 		)
 		GROUP BY event_key, division, territory, time, single
 		HAVING Shares != 0 OR Likes != 0 OR Views != 0`)

@@ -139,11 +139,10 @@ func TestNodeAndTimeFiltersPrune(t *testing.T) {
 			reinterpretAsFixedString(toUInt128(number + 1)), 'post', 'x', 1
 		FROM numbers(400000)`)
 	exec(t, w, "INSERT INTO touches SELECT division, territory, toStartOfHour(time), any(rand64()) FROM mentions_store GROUP BY ALL")
-	exec(t, w, "INSERT INTO carried SELECT division, territory, time, event_key, 1, 1, 1, 1 FROM mentions_store")
 	exec(t, w, "INSERT INTO gains SELECT division, territory, time, event_key, 'total', 1, 0, 1, 1, 1 FROM mentions_store")
 	f := func(most int, from string) {
 		t.Helper()
-		for _, table := range []string{"mentions_store", "carried", "gains"} {
+		for _, table := range []string{"mentions_store", "gains"} {
 			if table != "mentions_store" && strings.HasPrefix(from, "mentions") {
 				continue
 			}

@@ -75,22 +75,15 @@ func (s *sender) insertCounters(ctx context.Context, rows []row, of func(i int32
 	return s.insert(ctx, "counters", input)
 }
 
-// insertTold stores the totals that mentions carry and that need a second look, as InsertCounters does: those of another
-// time than the mention's, and those of the copies in more.
-func (s *sender) insertTold(ctx context.Context, mentions []social.Mention, more []row) error {
+// insertTold stores the totals of mentions that were observed at another time than the mention's, as InsertCounters does.
+func (s *sender) insertTold(ctx context.Context, mentions []social.Mention) error {
 	var told []row
 	marks := map[social.Key]social.Version{}
-	see := func(m *social.Mention, i int32) {
-		told = append(told, row{index: i, ms: m.Counters.ObservedAt.UnixMilli(), key: halves(m.EventKey)})
-		marks[m.EventKey] = social.Version{}
-	}
 	for i := range mentions {
 		if m := &mentions[i]; m.Counters != nil && !m.Counters.ObservedAt.Equal(m.Time) {
-			see(m, int32(i))
+			told = append(told, row{index: int32(i), ms: m.Counters.ObservedAt.UnixMilli(), key: halves(m.EventKey)})
+			marks[m.EventKey] = social.Version{}
 		}
-	}
-	for _, r := range more {
-		see(&mentions[r.index], r.index)
 	}
 	slices.SortFunc(told, compareKeys)
 	for _, chunk := range splitRows(told) {
@@ -102,40 +95,33 @@ func (s *sender) insertTold(ctx context.Context, mentions []social.Mention, more
 	return s.putHeads(ctx, marks)
 }
 
-// insertCarried stores the totals that mentions carry as of their own time. Nothing can have been observed of a post
-// before it was there: those count as they are, until somebody knows more. Of a mention in back somebody does.
-func (s *sender) insertCarried(ctx context.Context, mentions []social.Mention, rows []row, back map[int32]social.Version) error {
-	var (
-		division, territory           = newLow(), newLow()
-		at                            = newTimes()
-		event                         proto.ColFixedStr16
-		likes, replies, shares, views proto.ColInt64
-		gone                          []row
-	)
-	for _, r := range rows {
-		m := &mentions[r.index]
-		c := m.Counters
-		if c == nil || !c.ObservedAt.Equal(m.Time) {
-			continue
-		}
-		if _, ok := back[r.index]; ok {
-			gone = append(gone, r)
-			continue
-		}
-		division.Append(m.Node.Division)
-		territory.Append(m.Node.Territory)
-		at.AppendRaw(proto.DateTime64(r.ms))
-		event.Append(m.EventKey)
-		likes.Append(c.Likes)
-		replies.Append(c.Replies)
-		shares.Append(c.Shares)
-		views.Append(c.Views)
+// nothingTold are the totals of a post of which none was told.
+var nothingTold = social.Counters{Likes: social.Unreported, Replies: social.Unreported, Shares: social.Unreported, Views: social.Unreported}
+
+// carriedBy are the totals that a mention carries as of its own time. Nothing can have been observed of a post before it
+// was there: those count as they are, until somebody knows more.
+func carriedBy(m *social.Mention) social.Counters {
+	if m.Counters == nil || !m.Counters.ObservedAt.Equal(m.Time) {
+		return nothingTold
 	}
-	if err := s.insertTold(ctx, mentions, gone); err != nil {
-		return err
+	return *m.Counters
+}
+
+// carriedHash tells the totals that copies of an event carried from each other. It is 0 of what is no copy: of what is
+// said by a thread, an edit or a retraction.
+func carriedHash(m *social.Mention) uint64 {
+	if m.Retracted || m.Via == social.ViaThread || m.Version.Revision() != 0 {
+		return 0
 	}
-	return s.insert(ctx, "carried", proto.Input{{Name: "division", Data: division}, {Name: "territory", Data: territory}, {Name: "time", Data: at},
-		{Name: "event_key", Data: &event}, {Name: "likes", Data: &likes}, {Name: "replies", Data: &replies}, {Name: "shares", Data: &shares}, {Name: "views", Data: &views}})
+	c := carriedBy(m)
+	if c == nothingTold {
+		return 1
+	}
+	var totals [32]byte
+	for i, n := range [...]int64{c.Likes, c.Replies, c.Shares, c.Views} {
+		binary.LittleEndian.PutUint64(totals[8*i:], uint64(n))
+	}
+	return max(2, xxhash.Sum64(totals[:]))
 }
 
 // GainPart says what a gain is of.
@@ -259,34 +245,29 @@ func (w *Warehouse) Observations(ctx context.Context, events []social.Key) (obse
 	return observations, nil
 }
 
-// Carried reads the totals that were carried in places.
-func (w *Warehouse) Carried(ctx context.Context, places []GainPlace) (carried map[GainPlace]social.Counters, err error) {
+// Shown reads the totals that mentions in places carry and that count as they are.
+func (w *Warehouse) Shown(ctx context.Context, places []GainPlace) (shown map[GainPlace]Gain, err error) {
 	var (
-		division, territory           proto.ColStr
-		at                            = newTimes()
-		event                         proto.ColFixedStr16
-		likes, replies, shares, views proto.ColInt64
+		division, territory  proto.ColStr
+		at                   = newTimes()
+		event                proto.ColFixedStr16
+		likes, shares, views proto.ColInt64
 	)
-	carried = map[GainPlace]social.Counters{}
+	shown = map[GainPlace]Gain{}
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		if empty, err := s.empty(ctx, "carried"); empty || err != nil {
-			return err
-		}
-		return s.askPlaces(ctx, `SELECT CAST(division, 'String') AS division, CAST(territory, 'String') AS territory, time, event_key,
-				toInt64(max(c.likes)) AS likes, toInt64(max(c.replies)) AS replies, toInt64(max(c.shares)) AS shares, toInt64(max(c.views)) AS views
-			FROM carried AS c
-			WHERE (division, territory, time, event_key) IN (SELECT division, territory, time, event_key FROM asked)
-			GROUP BY division, territory, time, event_key`, places,
+		return s.askPlaces(ctx, `SELECT CAST(division, 'String') AS division, CAST(territory, 'String') AS territory, time, event_key, likes, shares, views
+			FROM mentions_store FINAL
+			WHERE (division, territory, time, event_key) IN (SELECT division, territory, time, event_key FROM asked)`, places,
 			proto.Results{{Name: "division", Data: &division}, {Name: "territory", Data: &territory}, {Name: "time", Data: at}, {Name: "event_key", Data: &event},
-				{Name: "likes", Data: &likes}, {Name: "replies", Data: &replies}, {Name: "shares", Data: &shares}, {Name: "views", Data: &views}}, func(i int) {
+				{Name: "likes", Data: &likes}, {Name: "shares", Data: &shares}, {Name: "views", Data: &views}}, func(i int) {
 				place := GainPlace{social.Node{Division: division.Row(i), Territory: territory.Row(i)}, int64(at.Data[i]), event[i], TotalGain}
-				carried[place] = social.Counters{Likes: likes[i], Replies: replies[i], Shares: shares[i], Views: views[i], ObservedAt: time.UnixMilli(place.Time).UTC()}
+				shown[place] = Gain{Shares: shares[i], Reactions: likes[i], Views: views[i]}
 			})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading carried totals: %w", err)
+		return nil, fmt.Errorf("reading the totals of mentions: %w", err)
 	}
-	return carried, nil
+	return shown, nil
 }
 
 // Single is a share, a reaction or a view by somebody else than the company, as it stands in a node.

@@ -45,8 +45,13 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 	hours := hoursOf(mentions, rows)
 	defer func() { w.dirty.touch(hours, time.Now()) }()
 	return w.send(ctx, w.mentionSenders, func(s *sender) error {
-		if err := s.insertTold(ctx, mentions, more); err != nil {
+		if err := s.insertTold(ctx, mentions); err != nil {
 			return err
+		}
+		for _, chunk := range splitRows(more) {
+			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
+				return err
+			}
 		}
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
@@ -60,9 +65,6 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 				if err := s.insertLocations(ctx, mentions, chunk, back); err != nil {
 					return err
 				}
-			}
-			if err := s.insertCarried(ctx, mentions, chunk, back); err != nil {
-				return err
 			}
 			if err := s.insertFacts(ctx, mentions, chunk, back); err != nil {
 				return err
@@ -111,7 +113,7 @@ func sortRows(mentions []social.Mention) (kept, more []row) {
 				is, other = other, is
 			}
 			kept[n-1] = is
-			if c := mentions[other.index].Counters; c != nil && (mentions[is.index].Counters == nil || *c != *mentions[is.index].Counters) {
+			if carriedHash(&mentions[is.index]) != carriedHash(&mentions[other.index]) {
 				more = append(more, other)
 			}
 			continue
@@ -243,6 +245,7 @@ type factColumns struct {
 	aeScreened, aeSerious, offLabel proto.ColBool
 	clusterID                       proto.ColUInt64
 	followers                       proto.ColInt64
+	likes, shares, views            proto.ColInt64
 	text                            proto.ColStr
 	rulesVersion                    proto.ColStr
 }
@@ -293,6 +296,9 @@ func (c *factColumns) input() proto.Input {
 		{Name: "offlabel", Data: &c.offLabel},
 		{Name: "cluster_id", Data: &c.clusterID},
 		{Name: "followers", Data: &c.followers},
+		{Name: "likes", Data: &c.likes},
+		{Name: "shares", Data: &c.shares},
+		{Name: "views", Data: &c.views},
 		{Name: "text", Data: &c.text},
 		{Name: "rules_version", Data: &c.rulesVersion},
 	}
@@ -338,6 +344,10 @@ func (c *factColumns) append(m *social.Mention, v version) {
 	c.offLabel.Append(m.OffLabel)
 	c.clusterID.Append(m.ClusterID)
 	c.followers.Append(m.Followers)
+	carried := carriedBy(m)
+	c.likes.Append(max(carried.Likes, 0))
+	c.shares.Append(max(carried.Shares, 0))
+	c.views.Append(max(carried.Views, 0))
 	if m.Retracted {
 		c.text.Append("") // the row stays for as long as mentions are kept, the words must not
 	} else {
@@ -365,6 +375,9 @@ type locationColumns struct {
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
 	version             proto.ColUInt128
+	likes, replies      proto.ColInt64
+	shares, views       proto.ColInt64
+	least, most         proto.ColUInt64
 	order               []keyed
 }
 
@@ -398,6 +411,12 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
 		{Name: "version", Data: &c.version},
+		{Name: "likes", Data: &c.likes},
+		{Name: "replies", Data: &c.replies},
+		{Name: "shares", Data: &c.shares},
+		{Name: "views", Data: &c.views},
+		{Name: "carried_least", Data: &c.least},
+		{Name: "carried_most", Data: &c.most},
 	}
 	input.Reset()
 	for _, k := range order {
@@ -415,6 +434,18 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
+		carried := carriedBy(m)
+		c.likes.Append(carried.Likes)
+		c.replies.Append(carried.Replies)
+		c.shares.Append(carried.Shares)
+		c.views.Append(carried.Views)
+		if hash := carriedHash(m); hash == 0 {
+			c.least.Append(math.MaxUint64)
+			c.most.Append(0)
+		} else {
+			c.least.Append(hash)
+			c.most.Append(hash)
+		}
 	}
 	return s.insert(ctx, "locations", input)
 }

@@ -84,7 +84,6 @@ func (w *Warehouse) setRetention(ctx context.Context, r Retention) error {
 		monthTTL("mentions_store", "time", mentions+slack),
 		monthTTL("locations", "time", mentions+slack),
 		monthTTL("counters", "observed", mentions+slack),
-		monthTTL("carried", "time", mentions+slack),
 		monthTTL("gains", "time", mentions+slack),
 		monthTTL("statements", "time", mentions+slack),
 		keptTTL("selves", mentions+slack),

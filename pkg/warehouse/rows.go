@@ -104,20 +104,23 @@ func publicVersion(v version, at time.Time) social.Version {
 
 // Standing reads how events stand in every node where they ever were a mention: node, event, time, version, whether they
 // were taken back, and, of those that were not, when they were recorded and whether by themselves (via text, for
-// account also) or through a thread. A time at which an event never happens again is of version social.Deleted.
+// account also) or through a thread, and the totals that it ever carried as of that time. A time at which an event never happens again is of version social.Deleted.
 func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing []social.Mention, err error) {
 	var (
-		event               proto.ColFixedStr16
-		division, territory proto.ColStr
-		at                  = newTimes()
-		versions            proto.ColUInt128
+		event                         proto.ColFixedStr16
+		division, territory           proto.ColStr
+		at                            = newTimes()
+		versions                      proto.ColUInt128
+		likes, replies, shares, views proto.ColInt64
 	)
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, division, territory, time, max(version) AS newest
-			FROM locations WHERE event_key IN (SELECT key FROM asked)
+		return s.ask(ctx, `SELECT event_key, division, territory, time, toUInt128(max(l.version)) AS newest,
+				toInt64(max(l.likes)) AS likes, toInt64(max(l.replies)) AS replies, toInt64(max(l.shares)) AS shares, toInt64(max(l.views)) AS views
+			FROM locations AS l WHERE event_key IN (SELECT key FROM asked)
 			GROUP BY event_key, division, territory, time`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "division", Data: &division}, {Name: "territory", Data: &territory},
-				{Name: "time", Data: at}, {Name: "newest", Data: &versions}}, func(i int) {
+				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "likes", Data: &likes}, {Name: "replies", Data: &replies},
+				{Name: "shares", Data: &shares}, {Name: "views", Data: &views}}, func(i int) {
 				m := social.Mention{Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i],
 					Time: time.UnixMilli(int64(at.Data[i])).UTC(), Via: social.ViaThread}
 				v := version{versions[i].High, versions[i].Low}
@@ -125,6 +128,11 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 				m.RecordedTime = time.UnixMilli(int64(ones44 - v.lo&ones44)).UTC()
 				if m.Version.Own() {
 					m.Via = social.ViaText
+				}
+				c := social.Counters{Likes: likes[i], Replies: replies[i], Shares: shares[i], Views: views[i]}
+				if c != nothingTold {
+					c.ObservedAt = m.Time
+					m.Counters = &c
 				}
 				standing = append(standing, m)
 			})
@@ -196,7 +204,7 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		err := s.ask(ctx, `SELECT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)
 			GROUP BY event_key
-			HAVING min(time) != max(time) OR minIf(bitShiftRight(version, 44), `+own+`) != maxIf(bitShiftRight(version, 44), `+own+`)`, events,
+			HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(bitShiftRight(version, 44), `+own+`) != maxIf(bitShiftRight(version, 44), `+own+`)`, events,
 			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
 		if err != nil {
 			return err

@@ -43,7 +43,9 @@ func (c *selfColumns) input() proto.Input {
 		{Name: "sealed", Data: &c.sealed},
 	}
 	for _, column := range c.facts.input() {
-		if column.Name != "division" && column.Name != "territory" {
+		switch column.Name {
+		case "division", "territory", "likes", "shares", "views":
+		default:
 			input = append(input, column)
 		}
 	}

@@ -105,13 +105,9 @@ func (w *Warehouse) touchWritten(ctx context.Context, from time.Time) error {
 			WHERE _part NOT IN (SELECT name FROM system.parts
 				WHERE database = currentDatabase() AND table = 'gains' AND modification_time < fromUnixTimestamp(?))
 			UNION ALL
-			SELECT division, territory, toStartOfHour(time) AS hour FROM carried
-			WHERE _part NOT IN (SELECT name FROM system.parts
-				WHERE database = currentDatabase() AND table = 'carried' AND modification_time < fromUnixTimestamp(?))
-			UNION ALL
 			SELECT division, territory, hour FROM node_hours WHERE made >= fromUnixTimestamp(?)
 		)
-		GROUP BY division, territory, hour`, from.Unix(), from.Unix(), from.Unix(), from.Unix())
+		GROUP BY division, territory, hour`, from.Unix(), from.Unix(), from.Unix())
 	if err != nil {
 		return fmt.Errorf("touching node-hours written since %s: %w", from.UTC().Format(time.RFC3339), err)
 	}

@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS mentions_store
     offlabel          Bool,
     cluster_id        UInt64,
     followers         Int64,
+    likes             Int64, -- totals that it carried as of its own time, 0 when none: see locations and gains
+    shares            Int64,
+    views             Int64,
     text              String,
     rules_version     String
 )
@@ -58,13 +61,19 @@ SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide
 -- Written before the mention, so that nobody who looks misses one.
 CREATE TABLE IF NOT EXISTS locations
 (
-    event_key FixedString(16) CODEC(NONE),
-    division  String,
-    territory String,
-    time      DateTime64(3, 'UTC'),
-    version   UInt128 -- as in mentions_store; its bits tell the rest
+    event_key     FixedString(16) CODEC(NONE),
+    division      String,
+    territory     String,
+    time          DateTime64(3, 'UTC'),
+    version       SimpleAggregateFunction(max, UInt128), -- as in mentions_store; its bits tell the rest
+    likes         SimpleAggregateFunction(max, Int64),   -- totals that it carried as of that time, as in counters
+    replies       SimpleAggregateFunction(max, Int64),
+    shares        SimpleAggregateFunction(max, Int64),
+    views         SimpleAggregateFunction(max, Int64),
+    carried_least SimpleAggregateFunction(min, UInt64),  -- of hashes of the totals that copies of the event carried: where
+    carried_most  SimpleAggregateFunction(max, UInt64)   -- the two differ, so did the totals
 )
-ENGINE = ReplacingMergeTree(version)
+ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (event_key, division, territory, time)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
@@ -192,26 +201,8 @@ PARTITION BY toYYYYMM(observed)
 ORDER BY (event_key, observed)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '';
 
--- Totals that posts carried as of their own time, in each node where they were a mention then. They are what most posts
--- have and count as they are, as long as nothing else is known of the post; see gains. As in counters the greatest holds.
-CREATE TABLE IF NOT EXISTS carried
-(
-    division  LowCardinality(String),
-    territory LowCardinality(String),
-    time      DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
-    event_key FixedString(16) CODEC(NONE),
-    likes     SimpleAggregateFunction(max, Int64),
-    replies   SimpleAggregateFunction(max, Int64),
-    shares    SimpleAggregateFunction(max, Int64),
-    views     SimpleAggregateFunction(max, Int64)
-)
-ENGINE = AggregatingMergeTree
-PARTITION BY toYYYYMM(time)
-ORDER BY (division, territory, time, event_key)
-SETTINGS merge_selector_base = 16, auto_statistics_types = '';
-
--- What totals add to the count of single events in a node, besides what is carried. A row of part 'total' stands at the
--- time when totals of the post event_key were observed: with what is carried there it comes to what they gained since
+-- What totals add to the count of single events in a node, besides what mentions carry. A row of part 'total' stands at the
+-- time when totals of the post event_key were observed: with what a mention shows there it comes to what they gained since
 -- they were observed before, less than 0 where they fell. A row of part 'single' stands at the share, reaction or view
 -- event_key and takes it away, because the post has a total of these. A row is one decision, made from the facts; a later
 -- one has the next version.

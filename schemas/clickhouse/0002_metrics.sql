@@ -33,26 +33,20 @@ SELECT
     rules_version
 FROM visible;
 
--- What the metrics are made of: what readers see, and beside it what totals add to the single events.
+-- What the metrics are made of: what readers see, the totals that it carries, and what more is known of totals.
 CREATE OR REPLACE VIEW counted SQL SECURITY INVOKER AS
 SELECT division, territory, time, source, author_key, by_company, is_mention, has_voice,
     kind = 'post' AS is_post, kind = 'reply' AS is_reply,
-    toInt64(NOT by_company AND kind = 'share') AS share,
-    toInt64(NOT by_company AND kind = 'reaction') AS reaction,
-    toInt64(NOT by_company AND kind = 'view') AS view
+    shares + (NOT by_company AND kind = 'share') AS share,
+    likes + (NOT by_company AND kind = 'reaction') AS reaction,
+    views + (NOT by_company AND kind = 'view') AS view
 FROM visible
 UNION ALL
 SELECT division, territory, time, '' AS source, toFixedString('', 16) AS author_key, false AS by_company,
     toUInt8(0) AS is_mention, toUInt8(0) AS has_voice, toUInt8(0) AS is_post, toUInt8(0) AS is_reply,
     shares AS share, reactions AS reaction, views AS view
 FROM gains FINAL
-WHERE shares != 0 OR reactions != 0 OR views != 0
-UNION ALL
-SELECT division, territory, time, '' AS source, toFixedString('', 16) AS author_key, false AS by_company,
-    toUInt8(0) AS is_mention, toUInt8(0) AS has_voice, toUInt8(0) AS is_post, toUInt8(0) AS is_reply,
-    greatest(shares, 0) AS share, greatest(likes, 0) AS reaction, greatest(views, 0) AS view
-FROM carried FINAL
-WHERE shares > 0 OR likes > 0 OR views > 0;
+WHERE shares != 0 OR reactions != 0 OR views != 0;
 
 -- The metrics of node-hours, made from the facts.
 CREATE OR REPLACE VIEW made_hours SQL SECURITY INVOKER AS

@@ -44,16 +44,16 @@ func (r *resolver) engagement(ctx context.Context, events []social.Key) (*engage
 	if err != nil {
 		return nil, err
 	}
-	if e.carried, err = r.store.Carried(ctx, placesOf(standing, warehouse.TotalGain)); err != nil {
-		return nil, err
-	}
-	if e.observations = observations(told, e.carried); len(e.observations) == 0 {
+	if e.observations = observations(told, standing); len(e.observations) == 0 {
 		return e, nil
 	}
 	for i := range standing {
 		if len(e.observations[standing[i].EventKey]) > 0 {
 			e.standing = append(e.standing, standing[i])
 		}
+	}
+	if e.shown, err = r.store.Shown(ctx, placesOf(e.standing, warehouse.TotalGain)); err != nil {
+		return nil, err
 	}
 	_, from, err := r.store.Edges(ctx, events)
 	if err != nil {
@@ -83,12 +83,14 @@ func placesOf(mentions []social.Mention, part warehouse.GainPart) []warehouse.Ga
 	return places
 }
 
-// observations are those that were told and those that were carried, of each post in the order of time and of each time
-// the greatest.
-func observations(told map[social.Key][]social.Counters, carried map[warehouse.GainPlace]social.Counters) map[social.Key][]social.Counters {
+// observations are those that were told and those that mentions ever carried, of each post in the order of time and of
+// each time the greatest.
+func observations(told map[social.Key][]social.Counters, standing []social.Mention) map[social.Key][]social.Counters {
 	all := maps.Clone(told)
-	for place, c := range carried {
-		all[place.EventKey] = append(all[place.EventKey], c)
+	for i := range standing {
+		if m := &standing[i]; m.Counters != nil {
+			all[m.EventKey] = append(all[m.EventKey], *m.Counters)
+		}
 	}
 	for event, list := range all {
 		slices.SortFunc(list, func(a, b social.Counters) int { return a.ObservedAt.Compare(b.ObservedAt) })
@@ -109,11 +111,11 @@ func observations(told map[social.Key][]social.Counters, carried map[warehouse.G
 // engagement is what totals make of the metrics of nodes. It is pure.
 type engagement struct {
 	asked        map[social.Key]bool
-	observations map[social.Key][]social.Counters // of posts, in the order of time
-	carried      map[warehouse.GainPlace]social.Counters
-	standing     []social.Mention   // where those posts ever were mentions
-	near         []social.Mention   // where those that refer to the events asked ever were mentions
-	singles      []warehouse.Single // which of them count as single events
+	observations map[social.Key][]social.Counters       // of posts, in the order of time
+	shown        map[warehouse.GainPlace]warehouse.Gain // what counts of them without a gain
+	standing     []social.Mention                       // where those posts ever were mentions
+	near         []social.Mention                       // where those that refer to the events asked ever were mentions
+	singles      []warehouse.Single                     // which of them count as single events
 	decided      map[warehouse.GainPlace]warehouse.DecidedGain
 }
 
@@ -133,7 +135,7 @@ func (e *engagement) places() []warehouse.GainPlace {
 	return slices.Collect(maps.Keys(all))
 }
 
-// wanted gives the gains, as far as they are not what is carried anyway.
+// wanted gives the gains, as far as mentions do not show them.
 func (e *engagement) wanted() map[warehouse.GainPlace]warehouse.Gain {
 	type stand struct {
 		event social.Key
@@ -159,9 +161,9 @@ func (e *engagement) wanted() map[warehouse.GainPlace]warehouse.Gain {
 			wanted[single.GainPlace] = beside(single.Kind, e.observations[single.Parent])
 		}
 	}
-	for place, c := range e.carried {
+	for place, shown := range e.shown {
 		g := wanted[place]
-		wanted[place] = warehouse.Gain{Shares: g.Shares - max(c.Shares, 0), Reactions: g.Reactions - max(c.Likes, 0), Views: g.Views - max(c.Views, 0)}
+		wanted[place] = warehouse.Gain{Shares: g.Shares - shown.Shares, Reactions: g.Reactions - shown.Reactions, Views: g.Views - shown.Views}
 	}
 	maps.DeleteFunc(wanted, func(_ warehouse.GainPlace, g warehouse.Gain) bool { return g == (warehouse.Gain{}) })
 	return wanted

@@ -23,7 +23,7 @@ import (
 func (f *flush) resolve(ctx context.Context, events, referring []social.Key) error {
 	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
 		r := &resolver{flush: f}
-		for part := range slices.Chunk(unique(append(events, referring...)), maxResolved) {
+		for part := range slices.Chunk(unique(append(events, referring...)), maxAsked) {
 			contested, awaited, err := r.store.Unsettled(ctx, part)
 			if err != nil {
 				return err
@@ -34,15 +34,26 @@ func (f *flush) resolve(ctx context.Context, events, referring []social.Key) err
 					threaded = append(threaded, event)
 				}
 			}
-			if len(threaded) == 0 {
-				continue
-			}
-			if err := r.settle(ctx, contested, unique(threaded)); err != nil {
+			if err := r.settleAll(ctx, contested, unique(threaded)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// settleAll settles events by and by.
+func (r *resolver) settleAll(ctx context.Context, contested, threaded []social.Key) error {
+	for part := range slices.Chunk(threaded, maxResolved) {
+		of := slices.DeleteFunc(slices.Clone(part), func(event social.Key) bool {
+			_, found := slices.BinarySearchFunc(contested, event, social.Key.Compare)
+			return !found
+		})
+		if err := r.settle(ctx, of, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func unique(events []social.Key) []social.Key {
@@ -51,7 +62,9 @@ func unique(events []social.Key) []social.Key {
 }
 
 const (
-	// maxResolved bounds the events resolved at once, and with them questions and memory.
+	// maxAsked bounds the events of one question: the more there are, the less each costs.
+	maxAsked = 100_000
+	// maxResolved bounds the events resolved at once, and with them memory.
 	maxResolved = 20_000
 	// maxRounds is far above what two resolvers that correct each other need; beyond it something is wrong.
 	maxRounds = 20
