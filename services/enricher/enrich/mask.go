@@ -938,6 +938,9 @@ func beginsWord(text string, i int) bool {
 
 // match gives the end of the longest name that text begins with, 0 for none.
 func (n *named) match(text string) (end int, mask string) {
+	if !n.may(text) {
+		return 0, ""
+	}
 	if n.words == nil {
 		n.learn()
 	}
@@ -959,6 +962,25 @@ func (n *named) match(text string) (end int, mask string) {
 		}
 	}
 	return end, mask
+}
+
+// may reports whether a name can begin with the first bytes of text: a look at each of them is less than taking in their
+// words. What is not ASCII is not looked at more closely.
+func (n *named) may(text string) bool {
+	const first = minLiteral - 1
+	if len(text) < first {
+		return false
+	}
+	for i := range n.literals {
+		name, k := n.literals[i].text, 0
+		for k < first && (text[k]|0x20 == name[k]|0x20 || text[k] >= utf8.RuneSelf || name[k] >= utf8.RuneSelf) {
+			k++
+		}
+		if k == first {
+			return true
+		}
+	}
+	return false
 }
 
 // learn takes the words of all names in.
