@@ -51,6 +51,9 @@ type Safety struct {
 type SourceRules struct {
 	// AggregateOnly forbids conclusions about health next to an identifier: they are only counted.
 	AggregateOnly bool
+	// NoThreads has events of the source belong to nodes by their own words and accounts alone: what refers to a mention is
+	// none for that. For networks that are heard whole, where most of what refers to anything concerns nobody.
+	NoThreads bool
 }
 
 // Division is a part of the company: what it makes, what it listens for.
@@ -227,15 +230,10 @@ func readCompany(root value) *Company {
 			if !social.ValidName(source) {
 				v.fault("source %q: %s", source, nameRule)
 			}
-			rules := v.object("a source", "health_inference")
-			switch inference := rules.text("health_inference"); inference {
-			case "aggregate-only":
-				c.Sources[source] = SourceRules{AggregateOnly: true}
-			case "", "allowed":
-				c.Sources[source] = SourceRules{}
-			default:
-				rules.members["health_inference"].fault("health_inference is allowed or aggregate-only, not %q%s", inference,
-					didYouMean(inference, []string{"allowed", "aggregate-only"}))
+			rules := v.object("a source", "health_inference", "threads")
+			c.Sources[source] = SourceRules{
+				AggregateOnly: rules.oneOf("health_inference", "allowed", "aggregate-only") == "aggregate-only",
+				NoThreads:     rules.oneOf("threads", "on", "off") == "off",
 			}
 		}
 	}

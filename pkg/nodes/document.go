@@ -328,6 +328,15 @@ func (o object) text(key string) string {
 	return m.text()
 }
 
+// oneOf reads one of some words, or "" when the key is not there.
+func (o object) oneOf(key string, words ...string) string {
+	word := o.text(key)
+	if word != "" && !slices.Contains(words, word) {
+		o.members[key].fault("%s is %s, not %q%s", key, strings.Join(words, " or "), word, didYouMean(word, words))
+	}
+	return word
+}
+
 func (v value) text() string {
 	var s string
 	switch n := v.node.(type) {

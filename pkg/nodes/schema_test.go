@@ -123,7 +123,7 @@ func TestSchemasAndLoaderAgree(t *testing.T) {
 	}
 	f("company", "company: a\n", true)
 	f("company", "company: a\nnames: []\nlateness: 30d\nthread_wait: 1h30m\n", true)
-	f("company", "company: a\nprivacy: {suppress_below: 0, retain: {raw: 1h}}\nsafety: {lexicons: {en: safety/en.txt}, handoff: 1h}\nsources: {x: {health_inference: allowed}, y: {}}\n", true)
+	f("company", "company: a\nprivacy: {suppress_below: 0, retain: {raw: 1h}}\nsafety: {lexicons: {en: safety/en.txt}, handoff: 1h}\nsources: {x: {health_inference: allowed, threads: off}, y: {threads: on}, z: {}}\n", true)
 	f("company", "title: a\n", false)
 	f("company", "company: A\n", false)
 	f("company", "company: 1\n", false)
@@ -139,6 +139,7 @@ func TestSchemasAndLoaderAgree(t *testing.T) {
 	}
 	f("company", "company: a\nsources: {X: {}}\n", false)
 	f("company", "company: a\nsources: {x: {health_inference: maybe}}\n", false)
+	f("company", "company: a\nsources: {x: {threads: sometimes}}\n", false)
 	f("company", "company: a\nsafety: {lexicons: {english: safety/en.txt}}\n", false)
 	f("company", "company: a\nsafety: {lexicons: {en: en.txt}}\n", false)
 	f("company", "company: a\nnames: a\n", false)

@@ -113,6 +113,7 @@ type matcher struct {
 	version    string
 	origin     string        // CloudEvents source of all mentions
 	threadWait time.Duration // how long a reference waits for its post
+	sources    map[string]nodes.SourceRules
 }
 
 // waits lets Ready say what w waits for, until it works again.

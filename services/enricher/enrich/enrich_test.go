@@ -249,6 +249,36 @@ func (b *bundle) checkFacts(keyer *pseudonym.Keyer) {
 	}
 }
 
+// Of a source whose threads are off, nothing refers to anything.
+func TestThreadsOff(t *testing.T) {
+	rules, err := nodes.Load(fstest.MapFS{
+		"company.yaml":           {Data: []byte("company: acme\nsources: {whole: {threads: off}, other: {}}\n")},
+		"divisions/heart.yaml":   {Data: []byte("division: heart\nproducts: [{id: cordia, names: [Cordia]}]\nlisten: products\n")},
+		"territories/north.yaml": {Data: []byte("territory: north\ncountries: [SE]\ntimezone: Europe/Stockholm\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, en := newMatcher(rules, "v"), NewEnrichment(keyer)
+	f := func(source, text string, want bool) {
+		t.Helper()
+		e := &social.Event{Source: source, ID: "2", Kind: social.Reply, Time: recorded, Text: text, Author: social.Author{ID: "a"}, InReplyTo: social.Ref{ID: "1"}}
+		matches := m.Match(e)
+		if got := en.reference(e, m, matches, recorded); (got != nil) != want || (len(matches) > 0) != (text == "Cordia") {
+			t.Errorf("%s, %q: %v, %d matches", source, text, got, len(matches))
+		}
+	}
+	for _, text := range []string{"Cordia", "nothing"} {
+		f("whole", text, false)
+		f("other", text, true)
+		f("unnamed", text, true)
+	}
+}
+
 func linesOf(t *testing.T, d bus.Delivery) []byte {
 	t.Helper()
 	size, _ := strconv.Atoi(d.Header.Get(topology.HeaderSize))

@@ -96,9 +96,13 @@ func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// reference makes what an event leaves for its threads, nil when it names no other. What it says is left to its mentions
+// reference makes what an event leaves for its threads, nil when it names no other or the company
+// does not follow threads of its source. What it says is left to its mentions
 // where it has any. Otherwise it is of no node, and what accounts have to do with it is the same in all.
 func (en *Enrichment) reference(e *social.Event, m *matcher, matches []nodes.Match, recorded time.Time) *social.Reference {
+	if m.sources[e.Source].NoThreads {
+		return nil
+	}
 	targets := en.targets(e)
 	if len(targets) == 0 {
 		return nil

@@ -50,10 +50,14 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	if len(w.matchers) >= keptVersions {
 		clear(w.matchers)
 	}
-	company := rules.Company()
-	m := &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + company.ID, threadWait: company.ThreadWait}
+	m := newMatcher(rules, version)
 	w.matchers[version] = m
 	return m, nil
+}
+
+func newMatcher(rules *nodes.Rules, version string) *matcher {
+	company := rules.Company()
+	return &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + company.ID, threadWait: company.ThreadWait, sources: company.Sources}
 }
 
 // get reads a version, waiting for it for as long as it takes: to go on with another would make a repeat differ. waits is
