@@ -23,8 +23,8 @@ const (
 	atOnce = 500 // histories that are told side by side
 )
 
-// TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, the
-// mentions and the metrics are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
+// TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, by two
+// enrichers and two aggregators, the mentions, the metrics and what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
 func TestHistories(t *testing.T) {
 	histories, seed := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1)
 	if testing.Short() {
@@ -41,6 +41,9 @@ func TestHistories(t *testing.T) {
 		}
 	}
 	u := startUp(t, "--nodes", directory)
+	at := "POLYPHONY_NATS_URL=nats://" + u.at["nats"]
+	startService(t, "enricher", at, "POLYPHONY_AUTHOR_KEY_FILE="+filepath.Join(u.data, "author.key")).awaitReady()
+	startService(t, "aggregator", at, "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
 	r := rand.New(rand.NewPCG(uint64(seed), 0))
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
 	var all []told
