@@ -145,6 +145,9 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 		case k < 7:
 			p.kind, p.about, p.shared = []string{"reaction", "reaction", "view"}[r.IntN(3)], "", r.IntN(posts)
 		}
+		if p.shared >= 0 && r.IntN(3) == 0 {
+			p.root = other(posts)
+		}
 		for r.IntN(6) == 0 {
 			p.copies = append(p.copies, copied{at: at()})
 		}

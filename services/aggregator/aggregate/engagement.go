@@ -157,7 +157,7 @@ func (e *engagement) wanted() map[warehouse.GainPlace]warehouse.Gain {
 		}
 	}
 	for _, single := range e.singles {
-		if stands[stand{single.Parent, single.Node}] {
+		if single.Parent != single.EventKey && stands[stand{single.Parent, single.Node}] {
 			wanted[single.GainPlace] = beside(single.Kind, e.observations[single.Parent])
 		}
 	}
