@@ -102,6 +102,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	start("storing rules", ag.followRules)
 	start("sealing", ag.seal)
 	start("storing freshness", ag.followFreshness)
+	start("forgetting", ag.forget)
 	start("tidying streams", func(ctx context.Context) error {
 		return ag.bus.Janitor(ctx, func() time.Duration { return topology.Keep }, topology.AggregateMentions)
 	})
