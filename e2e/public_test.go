@@ -281,6 +281,7 @@ func (u *up) mustEqualTable(events []event.Event) {
 		FROM mentions WHERE division = 'respiratory' AND territory = 'dach'`) {
 		stored[row["event_key"].(string)] = row
 	}
+	carried := 0
 	for _, e := range events {
 		var sent map[string]any
 		if err := json.Unmarshal(e.Data(), &sent); err != nil {
@@ -290,9 +291,16 @@ func (u *up) mustEqualTable(events []event.Event) {
 			u.t.Errorf("time %v outside, %v inside", e.Time(), sent["time"])
 		}
 		delete(sent, "version") // the table keeps the highest
+		if c, ok := sent["counters"].(map[string]any); ok && c["likes"] == 3.0 {
+			carried++
+		}
+		delete(sent, "counters") // metrics have them
 		if diff := cmp.Diff(sent, stored[sent["event_key"].(string)]); diff != "" {
 			u.t.Fatalf("(-message +table)\n%s", diff)
 		}
+	}
+	if carried == 0 {
+		u.t.Error("no message has the totals that its event carried")
 	}
 	if len(stored) != len(events) {
 		u.t.Errorf("%d mentions in the table, %d published", len(stored), len(events))
@@ -312,7 +320,8 @@ func (u *up) nobodyInTables() {
 		nobodyIn(u.t, "table "+table.Name, u.sql("SELECT * FROM `"+table.Name+"` FORMAT TSVRaw"))
 	}
 	for query, atLeast := range map[string]int{
-		"SELECT count() AS n FROM originals FINAL": 300, "SELECT count() AS n FROM rejects": 15, "SELECT count() AS n FROM statements FINAL": 4,
+		"SELECT count() AS n FROM originals FINAL": 300, "SELECT count() AS n FROM rejects": 15, "SELECT count() AS n FROM statements FINAL": 3,
+		"SELECT count() AS n FROM counters FINAL": 1,
 	} {
 		if got := rows[struct{ N int }](u, query)[0].N; got < atLeast {
 			u.t.Errorf("%s: %d, want %d or more", query, got, atLeast)
