@@ -40,7 +40,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir+"/", "./services/ingester", "./services/enricher", "./services/aggregator", "./services/polyphony")
+	build := exec.Command("go", "build", "-o", dir+"/", "./services/ingester", "./services/enricher", "./services/aggregator", "./services/polyphony",
+		"./deploy/examples/subscriber")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)

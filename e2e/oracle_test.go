@@ -189,15 +189,21 @@ func settleAt(t *testing.T, addr string) {
 			if err != nil {
 				return err
 			}
-			readers := 0
+			readers, busy := 0, error(nil)
 			list := stream.ListConsumers(t.Context())
-			for c := range list.Info() {
+			for c := range list.Info() { // to its end: whoever sends waits for that
+				if c.Config.Durable == "" {
+					continue // somebody else's
+				}
 				if readers++; c.NumPending > 0 || c.NumAckPending > 0 {
-					return fmt.Errorf("%s: %s has %d to read and %d to acknowledge", name, c.Name, c.NumPending, c.NumAckPending)
+					busy = fmt.Errorf("%s: %s has %d to read and %d to acknowledge", name, c.Name, c.NumPending, c.NumAckPending)
 				}
 			}
 			if list.Err() != nil || readers == 0 {
 				return fmt.Errorf("%s: %d readers, %w", name, readers, list.Err())
+			}
+			if busy != nil {
+				return busy
 			}
 		}
 		return nil

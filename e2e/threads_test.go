@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -46,6 +44,7 @@ func TestHistories(t *testing.T) {
 	startService(t, "aggregator", at, "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
 	r := rand.New(rand.NewPCG(uint64(seed), 0))
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
+	copyFile := filepath.Join(t.TempDir(), "copy")
 	var all []told
 	var want []row
 	var gains []gain
@@ -60,8 +59,9 @@ func TestHistories(t *testing.T) {
 			}
 		}
 		u.tell(all[round:], first/atOnce%2 == 0)
+		u.copied("--file", copyFile)
 	}
-	u.mustShow(all, want, gains)
+	u.mustShow(all, want, gains, copyFile)
 }
 
 // tell sends the first pieces of histories, then the second ones, and so on, and waits until all is read; with a pause,
@@ -87,7 +87,7 @@ func (u *up) tell(all []told, pause bool) {
 }
 
 // mustShow compares mentions and hours with what the histories say.
-func (u *up) mustShow(all []told, want []row, gains []gain) {
+func (u *up) mustShow(all []told, want []row, gains []gain, copyFile string) {
 	u.t.Helper()
 	secret, err := os.ReadFile(filepath.Join(u.data, "author.key"))
 	if err != nil {
@@ -104,7 +104,7 @@ func (u *up) mustShow(all []told, want []row, gains []gain) {
 	}
 	got := rows[row](u, `SELECT event_key AS Event, author_key AS Author, division AS Division, territory AS Territory, kind AS Kind,
 		via AS Via, text AS Text, toUnixTimestamp64Milli(time) AS Time FROM mentions`)
-	u.mustEqualCopy(got)
+	u.mustEqualCopy(got, copyFile)
 	for i := range got {
 		got[i].Event, got[i].Author = names[got[i].Event], names[got[i].Author]
 	}
@@ -151,80 +151,45 @@ func (u *up) mustAgree(what string, all []told, faults map[string][]string) {
 	}
 }
 
-// mustEqualCopy reads the public stream from its beginning, as a subscriber does who keeps a copy of each node: of one event in one
-// node the highest version holds, a retraction wins a tie, repeats change nothing. The copy is what the table shows.
-func (u *up) mustEqualCopy(table []row) {
+// mustEqualCopy holds the copy of the example subscriber against the table: one that was kept in a file from round to
+// round, and one that is read from the beginning of the stream.
+func (u *up) mustEqualCopy(table []row, file string) {
 	u.t.Helper()
-	conn, err := nats.Connect("nats://" + u.at["nats"])
+	for _, args := range [][]string{{"--file", file}, {}} {
+		n := 0
+		for _, faults := range difference(table, u.copied(args...)) {
+			for _, fault := range faults {
+				if n++; n < 10 {
+					u.t.Errorf("the subscriber's copy %v differs from the table (+ is missing, - is too much): %s", args, fault)
+				}
+			}
+		}
+	}
+}
+
+// copied runs the example subscriber for all nodes until it has read what the stream holds.
+func (u *up) copied(args ...string) (list []row) {
+	u.t.Helper()
+	cmd := program("subscriber", append([]string{"--nats", "nats://" + u.at["nats"], "--division", "*", "--territory", "*", "--once"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
 	if err != nil {
-		u.t.Fatal(err)
+		u.t.Fatalf("the subscriber: %v", err)
 	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	stream, err := js.Stream(u.t.Context(), "MENTIONS")
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	messages, err := js.OrderedConsumer(u.t.Context(), "MENTIONS", jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	type kept struct {
-		row
-		version string
-		gone    bool
-	}
-	copied := map[string]kept{}
-	for left := stream.CachedInfo().State.Msgs; left > 0; {
-		batch, err := messages.Fetch(min(int(left), 1000), jetstream.FetchMaxWait(10*time.Second))
-		if err != nil {
+	for line := range bytes.Lines(out) {
+		var d struct {
+			Division, Territory, Kind, Via, Text string
+			EventKey                             string `json:"event_key"`
+			AuthorKey                            string `json:"author_key"`
+			Time                                 time.Time
+		}
+		if err := json.Unmarshal(line, &d); err != nil {
 			u.t.Fatal(err)
 		}
-		for m := range batch.Messages() {
-			left--
-			var events []struct {
-				Type string
-				Data struct {
-					Division, Territory, Kind, Via, Text, Version string
-					EventKey                                      string `json:"event_key"`
-					AuthorKey                                     string `json:"author_key"`
-					Time                                          time.Time
-				}
-			}
-			if err := json.Unmarshal(m.Data(), &events); err != nil {
-				u.t.Fatal(err)
-			}
-			for _, e := range events {
-				d, gone := e.Data, e.Type == "polyphony.retraction.v1"
-				key := d.EventKey + " " + d.Division + " " + d.Territory
-				if was, ok := copied[key]; ok && (d.Version < was.version || d.Version == was.version && !gone) {
-					continue
-				}
-				copied[key] = kept{row{Event: d.EventKey, Author: d.AuthorKey, Division: d.Division, Territory: d.Territory, Kind: d.Kind, Via: d.Via,
-					Text: d.Text, Time: d.Time.UnixMilli()}, d.Version, gone}
-			}
-		}
-		if batch.Error() != nil {
-			u.t.Fatal(batch.Error())
-		}
+		list = append(list, row{Event: d.EventKey, Author: d.AuthorKey, Division: d.Division, Territory: d.Territory, Kind: d.Kind, Via: d.Via,
+			Text: d.Text, Time: d.Time.UnixMilli()})
 	}
-	var list []row
-	for _, k := range copied {
-		if !k.gone {
-			list = append(list, k.row)
-		}
-	}
-	n := 0
-	for _, faults := range difference(table, list) {
-		for _, fault := range faults {
-			if n++; n < 10 {
-				u.t.Errorf("a subscriber's copy differs from the table (+ is missing, - is too much): %s", fault)
-			}
-		}
-	}
+	return list
 }
 
 func (t told) String() string {

@@ -143,6 +143,20 @@ func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing
 	return standing, nil
 }
 
+// Located tells which events ever were a mention anywhere.
+func (w *Warehouse) Located(ctx context.Context, events []social.Key) (located map[social.Key]bool, err error) {
+	var event proto.ColFixedStr16
+	located = map[social.Key]bool{}
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT DISTINCT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)`, events,
+			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { located[event[i]] = true })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for mentions: %w", err)
+	}
+	return located, nil
+}
+
 // Authors reads who wrote events, where any mention of them still says so.
 func (w *Warehouse) Authors(ctx context.Context, events []social.Key) (authors map[social.Key]social.Key, err error) {
 	var event, author proto.ColFixedStr16
@@ -177,7 +191,7 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, max(until) AS waits, min(recorded) AS since FROM edges
-			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
+			WHERE direction IN ('to', 'from') AND event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
 				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {
 				edge := Edge{Event: event[i], Target: other[i], Until: time.UnixMilli(int64(until.Data[i])).UTC(),

@@ -152,11 +152,11 @@ ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
 ORDER BY (event_key, part)
 TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
-SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, auto_statistics_types = '',
+SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;
 
--- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. An event waits for what it
--- names until `until`.
+-- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. The latter is asked for
+-- every mention there is. An event waits for what it names until `until`.
 CREATE TABLE IF NOT EXISTS edges
 (
     event_key FixedString(16) CODEC(NONE),
@@ -169,9 +169,9 @@ CREATE TABLE IF NOT EXISTS edges
 )
 ENGINE = ReplacingMergeTree(expires)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
-ORDER BY (event_key, direction, other_key)
+ORDER BY (direction, event_key, other_key)
 TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
-SETTINGS index_granularity = 256, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
 
 -- A random number for every change to the facts of a node-hour. Their wrapping sum names the state of those facts.
 CREATE TABLE IF NOT EXISTS touches

@@ -151,9 +151,8 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 		}
 	}
 	var waiting []social.Reference
-	var referring, events []social.Key
+	var events []social.Key
 	for i := range references {
-		referring = append(referring, references[i].Mention.EventKey)
 		if m := &references[i].Mention; !references[i].Kept {
 			waiting = append(waiting, references[i])
 			if m.Counters != nil {
@@ -196,11 +195,49 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 			return err
 		}
 	}
-	if err := f.resolve(ctx, nil, unique(referring)); err != nil {
+	referring, err := f.concerned(ctx, references)
+	if err != nil {
+		return err
+	}
+	if err := f.resolve(ctx, nil, referring); err != nil {
 		return err
 	}
 	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))
 	return nil
+}
+
+// concerned gives the events that their references may change something for: those that name an event which ever was a
+// mention, and of those that are none by themselves also which were one, or of which more is known. Most of what a
+// network tells refers to what concerns nobody; once that does, whoever stores it finds what refers to it.
+func (f *flush) concerned(ctx context.Context, references []social.Reference) (events []social.Key, err error) {
+	var named, own []social.Key
+	for i := range references {
+		named = append(named, references[i].Targets...)
+		if !references[i].Kept {
+			own = append(own, references[i].Mention.EventKey)
+		}
+	}
+	err = f.insist(ctx, "looking for what references are about", func(ctx context.Context) error {
+		located, err := f.store.Located(ctx, unique(append(named, own...)))
+		if err != nil {
+			return err
+		}
+		heads, err := f.store.Heads(ctx, own)
+		if err != nil {
+			return err
+		}
+		events = events[:0]
+		for i := range references {
+			r := &references[i]
+			event := r.Mention.EventKey
+			_, known := heads[event]
+			if known || !r.Kept && located[event] || slices.ContainsFunc(r.Targets, func(target social.Key) bool { return located[target] }) {
+				events = append(events, event)
+			}
+		}
+		return nil
+	})
+	return unique(events), err
 }
 
 // engaged has totals take effect where their posts are mentions already.
