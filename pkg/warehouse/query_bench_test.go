@@ -82,8 +82,8 @@ func fill(b *testing.B, w *Warehouse, first time.Time, days, mentions int) {
 				by_company, bot, lang, likes, shares, views, text, rules_version)
 			SELECT 'd' || toString(h %% 10) AS division, 't' || toString(intDiv(h, 10) %% 32) AS territory,
 				toDateTime64(%[1]d + intDiv((number + %[2]d) * %[3]d, %[4]d), 3, 'UTC') + (h %% 1000) / 1000 AS time,
-				reinterpretAsFixedString(toUInt128(sipHash128(number + %[2]d))) AS event_key,
-				reinterpretAsFixedString(toUInt128(sipHash128(h %% 3000000))) AS author_key, 1, time, ['bluesky', 'reddit', 'facebook'][1 + h %% 3],
+				sipHash128(number + %[2]d) AS event_key,
+				sipHash128(h %% 3000000) AS author_key, 1, time, ['bluesky', 'reddit', 'facebook'][1 + h %% 3],
 				['post', 'post', 'reply', 'share'][1 + intDiv(h, 7) %% 4], 'text', h %% 50 = 0, h %% 20 = 0, 'de', if(h %% 5 = 0, h %% 9, 0),
 				if(h %% 5 = 0, h %% 3, 0), 0, repeat('some words of about the usual length, ', 1 + h %% 8), 'v1'
 			FROM (SELECT number, cityHash64(number + %[2]d) AS h FROM numbers(%[5]d))
