@@ -53,7 +53,7 @@ func TestEventSchemaAgreesWithDecoder(t *testing.T) {
 		`{"source":"X","kind":"post","time":"2026-05-25T14:23:28Z","id":"1","author":{"id":"a"}}`,
 		`{"source":"x","kind":"shout","time":"2026-05-25T14:23:28Z","id":"1","author":{"id":"a"}}`,
 		`{"source":"x","kind":"post","time":"now","id":"1","author":{"id":"a"}}`,
-		`{` + post + `,"text":5}`, `{` + post + `,"place":{"country":"Germany"}}`, `{` + post + `,"counters":{"likes":-1}}`,
+		`{` + post + `,"text":5}`, `{` + post + `,"place":{"country":"Germany"}}`, `{` + post + `,"counters":{"likes":-1}}`, `{` + post + `,"counters":{"views":9007199254740992}}`,
 		`{` + post + `,"root_id":"` + strings.Repeat("r", 1025) + `"}`, `{"source":"x"}`, `{}`, `[]`,
 	} {
 		value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))

@@ -22,6 +22,8 @@ const (
 	MaxEvent = 1 << 20
 	// maxDepth bounds nesting; the canonical event needs three levels. The parser recurses, its stack must not.
 	maxDepth = 64
+	// maxTotal is 2^53-1, which every language can read. It leaves room for the sums of a thousand such totals.
+	maxTotal = 1<<53 - 1
 
 	parseFlags = json.ZeroCopy | json.DontMatchCaseInsensitiveStructFields
 )
@@ -292,8 +294,8 @@ func (raw *rawCounters) read(c *social.Counters, at time.Time) error {
 		if *total.to = social.Unreported; total.from == nil {
 			continue
 		}
-		if *total.from < 0 {
-			return invalid(social.InvalidField, "counters."+total.name+": negative")
+		if *total.from < 0 || *total.from > maxTotal {
+			return invalid(social.InvalidField, "counters."+total.name+": want 0 to 9007199254740991")
 		}
 		*total.to = *total.from
 	}

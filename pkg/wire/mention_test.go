@@ -176,7 +176,7 @@ func drawMention(t *rapid.T) social.Mention {
 		m.Sentiment = nil
 	}
 	if rapid.Bool().Draw(t, "counters") {
-		total := rapid.Int64Range(social.Unreported, 1<<62)
+		total := rapid.Int64Range(social.Unreported, maxTotal)
 		m.Counters = &social.Counters{Likes: total.Draw(t, "likes"), Replies: total.Draw(t, "replies"), Shares: total.Draw(t, "shares"), Views: total.Draw(t, "views"),
 			ObservedAt: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "observed")).UTC()}
 	}

@@ -113,7 +113,7 @@ func (r *ownReader) counters() *social.Counters {
 	}{{`,"likes":`, &c.Likes}, {`,"replies":`, &c.Replies}, {`,"shares":`, &c.Shares}, {`,"views":`, &c.Views}} {
 		if *total.to = social.Unreported; r.skip(total.name) {
 			*total.to = r.integer()
-			r.ok = r.ok && *total.to >= 0
+			r.ok = r.ok && *total.to >= 0 && *total.to <= maxTotal
 		}
 	}
 	r.literal(`}`)
