@@ -51,7 +51,7 @@ func TestReturnIsAcknowledgement(t *testing.T) {
 	if err := b.Publish(t.Context(), raw(1000)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	seen := map[string]int{}
 	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {
@@ -190,7 +190,7 @@ func TestErrorWhileStopping(t *testing.T) {
 // Two readers share a durable: each message goes to one of them.
 func TestReadersShare(t *testing.T) {
 	b := setup(t, 64<<20)
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var mu sync.Mutex
 	seen := map[string]int{}
@@ -257,7 +257,7 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	if info, err := b.consumer(t); err != nil || int(info.NumPending) != stored {
 		t.Fatalf("the janitor took what nobody has read: %v %v", info, err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	read := 0
 	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Messages: 1}, func(_ context.Context, batch []Delivery) error {
@@ -299,7 +299,7 @@ func TestWaitingForAFullStream(t *testing.T) {
 			t.Fatalf("waits for %v", why)
 		}
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	read := 0
 	if err := b.Consume(ctx, topology.AggregateFacts, limit, func(_ context.Context, batch []Delivery) error {
@@ -352,7 +352,7 @@ func TestLostAcknowledgement(t *testing.T) {
 	if err := b.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	loses.Store(true)
 	if err := b.Publish(ctx, raw(1)); err != nil {
@@ -397,7 +397,7 @@ func TestJanitorKeepsTheYoung(t *testing.T) {
 	if err := b.Publish(t.Context(), raw(20)[:15]); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	read := 0
 	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(_ context.Context, batch []Delivery) error {

@@ -125,7 +125,7 @@ func (b *bundle) publish(data []byte, header bus.Header) {
 
 func (b *bundle) read(c topology.Consumer, messages int) []bus.Delivery {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	var got []bus.Delivery
 	if err := b.bus.Consume(ctx, c, bus.Limit{Messages: 1}, func(_ context.Context, d []bus.Delivery) error {

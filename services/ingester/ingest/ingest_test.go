@@ -127,7 +127,7 @@ func (b *bundle) post(header http.Header, body []byte) (int, string) {
 // stored reads what a stream holds, as a reader of ours would.
 func (b *bundle) stored(c topology.Consumer, messages int) []bus.Delivery {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	var got []bus.Delivery
 	err := b.bus.Consume(ctx, c, bus.Limit{Messages: 1}, func(_ context.Context, d []bus.Delivery) error {
@@ -145,7 +145,7 @@ func (b *bundle) stored(c topology.Consumer, messages int) []bus.Delivery {
 // each reads what a stream holds, many messages at a time, until done.
 func (b *bundle) each(c topology.Consumer, done func(bus.Delivery) bool) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Minute)
 	defer cancel()
 	finished := false
 	err := b.bus.Consume(ctx, c, bus.Limit{Messages: 1000}, func(_ context.Context, batch []bus.Delivery) error {
@@ -590,14 +590,13 @@ func TestGroupCommit(t *testing.T) {
 	}
 	sending.Wait()
 	events, frames := 0, 0
-	for events < requests {
-		for _, d := range b.stored(topology.EnrichRaw, 1) {
-			var n int
-			fmt.Sscan(d.Header.Get(topology.HeaderEvents), &n)
-			events += n
-			frames++
-		}
-	}
+	b.each(topology.EnrichRaw, func(d bus.Delivery) bool {
+		var n int
+		fmt.Sscan(d.Header.Get(topology.HeaderEvents), &n)
+		events += n
+		frames++
+		return events >= requests
+	})
 	if events != requests || frames >= requests {
 		t.Fatalf("%d events in %d frames", events, frames)
 	}
