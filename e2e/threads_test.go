@@ -134,6 +134,24 @@ func (u *up) mustShow(all []told, want []row, gains []gain, copyFile string) {
 	if diff := cmp.Diff(hoursOf(want, gains), hours); diff != "" {
 		u.t.Fatalf("node_metrics_1h (-want +got):\n%.3000s", diff)
 	}
+	u.mustAddUp()
+}
+
+// mustAddUp: what adds up over buckets is the same in every view.
+func (u *up) mustAddUp() {
+	u.t.Helper()
+	const whole = "from = '1970-01-01 00:00:00', to = '2100-01-01 00:00:00'"
+	sums := func(view string) string {
+		return string(u.sql("SELECT division, territory, sum(mentions), sum(posts), sum(replies), sum(shares), sum(reactions), sum(views) FROM " + view +
+			" GROUP BY division, territory ORDER BY division, territory FORMAT TSV"))
+	}
+	want := sums("node_metrics_1h")
+	for _, view := range []string{"node_metrics_1m", "node_metrics_1d", "node_window(" + whole + ")", "node_metrics_1m_of(division = '%', territory = '%', " + whole + ")",
+		"node_metrics_1h_of(division = '%', territory = '%', " + whole + ")", "node_metrics_1d_of(division = '%', territory = '%', " + whole + ")"} {
+		if diff := cmp.Diff(want, sums(view)); diff != "" {
+			u.t.Errorf("%s (-node_metrics_1h +got):\n%s", view, diff)
+		}
+	}
 }
 
 // mustAgree shows a few of the histories with faults as they were told.
