@@ -197,8 +197,7 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	if err != nil {
 		return nil, err
 	}
-	var rows []selfRow
-	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`,
+	rows, err := w.conn.Query(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), `SELECT `+storedColumns+`,
 			toInt8(part) AS part, kept, sealed
 		FROM
 		(
@@ -211,9 +210,17 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	if err != nil {
 		return nil, fmt.Errorf("reading selves: %w", err)
 	}
+	defer rows.Close()
 	var selves []Self
-	for i := range rows {
-		selves = append(selves, rows[i].self())
+	for rows.Next() {
+		var row selfRow
+		if err := rows.ScanStruct(&row); err != nil {
+			return nil, fmt.Errorf("reading a self: %w", err)
+		}
+		selves = append(selves, row.self())
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("reading selves: %w", err)
 	}
 	return selves, nil
 }

@@ -66,6 +66,8 @@ const (
 	maxAsked = 100_000
 	// maxResolved bounds the events resolved at once, and with them memory.
 	maxResolved = 20_000
+	// maxPut bounds what is published before it is stored, some 10 MiB.
+	maxPut = 10_000
 	// maxRounds is far above what two resolvers that correct each other need; beyond it something is wrong.
 	maxRounds = 20
 )
@@ -341,10 +343,15 @@ func (r *resolver) put(ctx context.Context, mentions []social.Mention) error {
 	if origin == nil {
 		return fmt.Errorf("the company's name is not known yet")
 	}
-	if err := r.bus.Publish(ctx, batches(*origin, mentions)); err != nil {
-		return err
+	for part := range slices.Chunk(mentions, maxPut) {
+		if err := r.bus.Publish(ctx, batches(*origin, part)); err != nil {
+			return err
+		}
+		if err := r.store.InsertMentions(ctx, part); err != nil {
+			return err
+		}
 	}
-	return r.store.InsertMentions(ctx, mentions)
+	return nil
 }
 
 // batches makes the public messages of mentions, by node.
