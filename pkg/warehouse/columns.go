@@ -68,6 +68,25 @@ func newTimes() *proto.ColDateTime64 {
 	return new(proto.ColDateTime64).WithPrecision(proto.PrecisionMilli)
 }
 
+// foldedTimes is DateTime64(3), and foldedSeconds DateTime, for a column that keeps the least or the greatest of them.
+// The server takes the plain values for those; the driver, asked to read its type, fails.
+type (
+	foldedTimes   struct{ proto.ColDateTime64 }
+	foldedSeconds struct{ proto.ColDateTime }
+)
+
+func newFoldedTimes() *foldedTimes {
+	c := &foldedTimes{}
+	c.WithPrecision(proto.PrecisionMilli)
+	return c
+}
+
+// Infer leaves the type as it is.
+func (*foldedTimes) Infer(proto.ColumnType) error { return nil }
+
+// Infer leaves the type as it is.
+func (*foldedSeconds) Infer(proto.ColumnType) error { return nil }
+
 // numberOf gives the kinds the numbers of the tables' enumerations.
 func numberOf(k social.Kind) proto.Enum8 {
 	switch k {

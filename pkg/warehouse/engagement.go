@@ -170,14 +170,11 @@ func (g *DecidedGain) After(v GainVersion) GainVersion {
 
 // InsertGains stores decisions and marks the node-hours they fall into as changed.
 func (w *Warehouse) InsertGains(ctx context.Context, gains []DecidedGain) error {
-	var hours []nodeHour
-	seen := map[nodeHour]bool{}
+	places := make([]GainPlace, len(gains))
 	for i := range gains {
-		if h := (nodeHour{gains[i].Node, floorHour(gains[i].Time)}); !seen[h] {
-			seen[h] = true
-			hours = append(hours, h)
-		}
+		places[i] = gains[i].GainPlace
 	}
+	hours := hoursOfGains(places)
 	defer func() { w.dirty.touch(hours, time.Now()) }()
 	return w.send(ctx, w.recordSenders, func(s *sender) error {
 		rows := rowsOf(len(gains), func(i int) (int64, social.Key) { return gains[i].Time, gains[i].EventKey })
@@ -192,6 +189,25 @@ func (w *Warehouse) InsertGains(ctx context.Context, gains []DecidedGain) error 
 		}
 		return s.touch(ctx, hours)
 	})
+}
+
+// TouchGains marks the node-hours of decisions as changed. Whoever repeats what somebody else may have left half done
+// finds the decisions stored, but cannot know whether they were followed by their touches.
+func (w *Warehouse) TouchGains(ctx context.Context, places []GainPlace) error {
+	hours := hoursOfGains(places)
+	defer func() { w.dirty.touch(hours, time.Now()) }()
+	return w.send(ctx, w.recordSenders, func(s *sender) error { return s.touch(ctx, hours) })
+}
+
+func hoursOfGains(places []GainPlace) (hours []nodeHour) {
+	seen := map[nodeHour]bool{}
+	for _, place := range places {
+		if h := (nodeHour{place.Node, floorHour(place.Time)}); !seen[h] {
+			seen[h] = true
+			hours = append(hours, h)
+		}
+	}
+	return hours
 }
 
 func (s *sender) insertGains(ctx context.Context, gains []DecidedGain) error {

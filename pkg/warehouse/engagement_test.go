@@ -120,3 +120,62 @@ func TestTotalsThatNeedALook(t *testing.T) {
 	}
 	same(t, "shown", map[GainPlace]Gain{{plain.Node, epoch.UnixMilli(), plain.EventKey, TotalGain}: {Reactions: 5}}, shown)
 }
+
+// TestTouchGains: whoever finds gains decided and repeats their touches makes their sealed hours stale again.
+func TestTouchGains(t *testing.T) {
+	w := start(t)
+	place := GainPlace{social.Node{Division: "oncology", Territory: "dach"}, epoch.UnixMilli(), social.Key{1}, TotalGain}
+	decided := DecidedGain{GainPlace: place, Gain: Gain{Shares: 1}}
+	decided.Version = decided.After(0)
+	if err := w.InsertGains(t.Context(), []DecidedGain{decided}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if n := sealAll(t, w); n != 1 {
+			t.Errorf("%d hours were stale", n)
+		}
+		if err := w.TouchGains(t.Context(), []GainPlace{place}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestReferencesOfManyYears: a batch of them goes in by pieces, as mentions do.
+func TestReferencesOfManyYears(t *testing.T) {
+	w := start(t)
+	r := newRand(73)
+	var references []social.Reference
+	for i := range 150 {
+		at := epoch.AddDate(0, -i, 0)
+		references = append(references, social.Reference{Kept: true, Targets: []social.Key{key(r)}, Until: at,
+			Mention: social.Mention{EventKey: key(r), Time: at, RecordedTime: at, Version: social.OwnVersion(time.Time{}, at, 1)}})
+	}
+	if err := w.InsertEdges(t.Context(), references); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.InsertSelves(t.Context(), references, Before); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "stored", []string{"(300,150)"}, query(t, w, "SELECT toString(((SELECT count() FROM edges), (SELECT count() FROM selves FINAL)))"))
+}
+
+// TestEdgesOfManyTellings: whatever is merged, an event waits as long as it ever was to, and is known since it first was.
+func TestEdgesOfManyTellings(t *testing.T) {
+	w := start(t)
+	for _, hours := range []int{5, 2, 9} {
+		at := epoch.Add(time.Duration(hours) * time.Hour)
+		err := w.InsertEdges(t.Context(), []social.Reference{{Kept: true, Targets: []social.Key{{2}}, Until: at.Add(time.Hour),
+			Mention: social.Mention{EventKey: social.Key{1}, Time: epoch, RecordedTime: at}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		to, _, err := w.Edges(t.Context(), []social.Key{{1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "edges", []Edge{{Event: social.Key{1}, Target: social.Key{2}, Until: epoch.Add(10 * time.Hour), Recorded: epoch.Add(2 * time.Hour)}}, to)
+		exec(t, w, "OPTIMIZE TABLE edges FINAL")
+	}
+}

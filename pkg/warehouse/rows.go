@@ -190,7 +190,8 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 	var direction proto.ColUInt8
 	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, max(until) AS waits, min(recorded) AS since FROM edges
+		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, CAST(max(until), 'DateTime64(3, \'UTC\')') AS waits,
+				CAST(min(recorded), 'DateTime64(3, \'UTC\')') AS since FROM edges
 			WHERE direction IN ('to', 'from') AND event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
 				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {

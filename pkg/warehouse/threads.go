@@ -54,15 +54,38 @@ func (c *selfColumns) input() proto.Input {
 
 // InsertEdges stores to which others events refer. Repeats are harmless.
 func (w *Warehouse) InsertEdges(ctx context.Context, references []social.Reference) error {
-	if len(references) == 0 {
+	return w.send(ctx, w.recordSenders, func(s *sender) error {
+		for _, piece := range splitReferences(references) {
+			if err := s.insertEdges(ctx, piece); err != nil {
+				return err
+			}
+		}
 		return nil
+	})
+}
+
+// splitReferences cuts references so that no piece touches more than maxPartitions months.
+func splitReferences(references []social.Reference) (pieces [][]social.Reference) {
+	rows := rowsOf(len(references), func(i int) (int64, social.Key) {
+		return references[i].Mention.Time.UnixMilli(), references[i].Mention.EventKey
+	})
+	for _, chunk := range splitRows(rows) {
+		piece := make([]social.Reference, len(chunk))
+		for i, r := range chunk {
+			piece[i] = references[r.index]
+		}
+		pieces = append(pieces, piece)
 	}
+	return pieces
+}
+
+func (s *sender) insertEdges(ctx context.Context, references []social.Reference) error {
 	const to, from = 1, 2
 	var event, other proto.ColFixedStr16
 	var direction enumColumn
-	until, recorded := newTimes(), newTimes()
+	until, recorded := newFoldedTimes(), newFoldedTimes()
 	var kept proto.ColBool
-	var expires proto.ColDateTime
+	var expires foldedSeconds
 	for i := range references {
 		r := &references[i]
 		for _, target := range r.Targets {
@@ -80,11 +103,9 @@ func (w *Warehouse) InsertEdges(ctx context.Context, references []social.Referen
 			}
 		}
 	}
-	return w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.insert(ctx, "edges", proto.Input{{Name: "event_key", Data: &event}, {Name: "direction", Data: &direction},
-			{Name: "other_key", Data: &other}, {Name: "until", Data: until}, {Name: "recorded", Data: recorded}, {Name: "kept", Data: &kept},
-			{Name: "expires", Data: &expires}})
-	})
+	return s.insert(ctx, "edges", proto.Input{{Name: "event_key", Data: &event}, {Name: "direction", Data: &direction},
+		{Name: "other_key", Data: &other}, {Name: "until", Data: until}, {Name: "recorded", Data: recorded}, {Name: "kept", Data: &kept},
+		{Name: "expires", Data: &expires}})
 }
 
 // expiry is when a reference may go. Those that are kept go with the mentions: see SetRetention.
@@ -103,8 +124,10 @@ func (w *Warehouse) InsertSelves(ctx context.Context, selves []social.Reference,
 		return nil
 	}
 	return w.send(ctx, w.recordSenders, func(s *sender) error {
-		if err := s.insertSelves(ctx, selves, part); err != nil {
-			return err
+		for _, piece := range splitReferences(selves) {
+			if err := s.insertSelves(ctx, piece, part); err != nil {
+				return err
+			}
 		}
 		return s.dropDeleted(ctx, selves)
 	})

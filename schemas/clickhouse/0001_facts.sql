@@ -162,12 +162,12 @@ CREATE TABLE IF NOT EXISTS edges
     event_key FixedString(16) CODEC(NONE),
     direction Enum8('to' = 1, 'from' = 2),
     other_key FixedString(16) CODEC(NONE),
-    until     DateTime64(3, 'UTC'),
-    recorded  DateTime64(3, 'UTC'),
-    kept      Bool,
-    expires   DateTime('UTC')
+    until     SimpleAggregateFunction(max, DateTime64(3, 'UTC')),
+    recorded  SimpleAggregateFunction(min, DateTime64(3, 'UTC')),
+    kept      Bool, -- the same in all of a partition
+    expires   SimpleAggregateFunction(max, DateTime('UTC'))
 )
-ENGINE = ReplacingMergeTree(expires)
+ENGINE = AggregatingMergeTree
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
 ORDER BY (direction, event_key, other_key)
 TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)

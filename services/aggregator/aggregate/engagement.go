@@ -20,7 +20,10 @@ func (r *resolver) engage(ctx context.Context, events []social.Key) error {
 		if err != nil {
 			return err
 		}
-		if changes = e.changes(); len(changes) == 0 {
+		if changes = e.changes(); len(changes) == 0 && r.again {
+			return r.store.TouchGains(ctx, slices.Collect(maps.Keys(e.decided))) // whoever decided may not have come to that
+		}
+		if len(changes) == 0 {
 			return nil
 		}
 		if err := r.store.InsertGains(ctx, changes); err != nil {

@@ -21,6 +21,7 @@ import (
 // by then the rows, and the touches that make their node-hours stale, are in ClickHouse.
 type flush struct {
 	*Aggregator
+	again     bool // a message of the batch was delivered before
 	decoded   []social.Mention
 	originals []social.Original
 }
@@ -51,6 +52,7 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 // its original is stored so is the mention.
 func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
+	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
 	published, err := f.published(ctx)
 	if err != nil {
 		return err
@@ -123,6 +125,7 @@ func (f *flush) stored(ctx context.Context, sequence uint64) error {
 // threads stores what is said about events: statements, and references to others. Then it resolves what they change.
 func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
+	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
 	var statements []social.Statement
 	var references []social.Reference
 	for i := range batch {
@@ -246,9 +249,12 @@ func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error
 	for i := range told {
 		posts[i] = told[i].EventKey
 	}
+	again := f.again
 	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
+		r := &resolver{flush: f, again: again}
+		again = true
 		for part := range slices.Chunk(unique(posts), maxResolved) {
-			if err := (&resolver{f}).engage(ctx, part); err != nil {
+			if err := r.engage(ctx, part); err != nil {
 				return err
 			}
 		}

@@ -21,8 +21,10 @@ import (
 // acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of two that resolve at once the
 // one that stored last sees what both did, and what stands in the end follows from the facts alone.
 func (f *flush) resolve(ctx context.Context, events, referring []social.Key) error {
+	again := f.again
 	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
-		r := &resolver{flush: f}
+		r := &resolver{flush: f, again: again}
+		again = true
 		for part := range slices.Chunk(unique(append(events, referring...)), maxAsked) {
 			contested, awaited, err := r.store.Unsettled(ctx, part)
 			if err != nil {
@@ -72,7 +74,10 @@ const (
 	maxRounds = 20
 )
 
-type resolver struct{ *flush }
+type resolver struct {
+	*flush
+	again bool // somebody may have begun this before, and died before the end
+}
 
 // settle settles contested events and those that others refer to or that refer to others.
 func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key) error {
