@@ -23,27 +23,60 @@ type history struct {
 	told    []observation
 }
 
-// post is an event about something, sent in several copies: a network may give one event several times, and other totals
-// from one time to the next.
+// post is an event about something, sent in several copies: a network may give one event several times, with other words
+// and other totals from one time to the next.
 type post struct {
 	kind    string
 	copies  []copied
 	author  int
 	country string
-	about   string // a product, "" for none
-	parent  int    // of posts; -1 for none
+	parent  int // of posts; -1 for none
 	root    int
 	shared  int // by a share or a reaction
 }
 
 type copied struct {
-	at   time.Time
-	told *totals
+	at    time.Time
+	words words
+	told  *totals
 }
 
-// time is the earliest that was given.
-func (p *post) time() time.Time {
-	return slices.MinFunc(p.copies, func(a, b copied) int { return a.at.Compare(b.at) }).at
+// words are a text by the product that it is about, "" for none, and a number.
+type words struct {
+	about  string
+	number int
+}
+
+func (w words) String() string {
+	return strings.TrimSpace(fmt.Sprintf("words %d %s", w.number, w.about))
+}
+
+// refers reports whether the ith of the posts names others than itself.
+func (p *post) refers(i int) bool {
+	return p.parent >= 0 && p.parent != i || p.root >= 0 && p.root != i || p.shared >= 0 && p.shared != i
+}
+
+// heard are the copies of the ith of the posts that leave a trace: others concern nobody and are dropped.
+func (p *post) heard(i int) (heard []copied) {
+	for _, c := range p.copies {
+		if c.words.about != "" || p.refers(i) {
+			heard = append(heard, c)
+		}
+	}
+	return heard
+}
+
+// saying are the words that were heard at the earliest time. Of several a hash decides, which is the pipeline's business,
+// but it is the same everywhere.
+func (p *post) saying(i int) (at time.Time, saying []words) {
+	for _, c := range p.heard(i) {
+		if saying == nil || c.at.Before(at) {
+			at, saying = c.at, []words{c.words}
+		} else if c.at.Equal(at) && !slices.Contains(saying, c.words) {
+			saying = append(saying, c.words)
+		}
+	}
+	return at, saying
 }
 
 // totals are what a network told of a post at one time, -1 what it did not tell.
@@ -133,26 +166,33 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 	var h history
 	posts := 2 + r.IntN(6)
 	for range posts {
-		p := post{kind: "post", copies: []copied{{at: at()}}, author: r.IntN(4), country: []string{"DE", "FR"}[r.IntN(2)], about: about(0.5), parent: -1, root: -1, shared: -1}
+		p := post{kind: "post", copies: []copied{{at: at()}}, author: r.IntN(4), country: []string{"DE", "FR"}[r.IntN(2)], parent: -1, root: -1, shared: -1}
+		likely := 0.5
 		switch k := r.IntN(10); {
 		case k < 5:
-			p.kind, p.about, p.parent = "reply", about(0.25), other(posts)
+			p.kind, likely, p.parent = "reply", 0.25, other(posts)
 			if r.IntN(3) == 0 {
 				p.root = other(posts)
 			}
 		case k < 6:
-			p.kind, p.about, p.shared = "share", "", r.IntN(posts)
+			p.kind, likely, p.shared = "share", 0, r.IntN(posts)
 		case k < 7:
-			p.kind, p.about, p.shared = []string{"reaction", "reaction", "view"}[r.IntN(3)], "", r.IntN(posts)
+			p.kind, likely, p.shared = []string{"reaction", "reaction", "view"}[r.IntN(3)], 0, r.IntN(posts)
 		}
+		p.copies[0].words.about = about(likely)
 		if p.shared >= 0 && r.IntN(3) == 0 {
 			p.root = other(posts)
 		}
 		for r.IntN(6) == 0 {
-			p.copies = append(p.copies, copied{at: at()})
+			p.copies = append(p.copies, copied{at: at(), words: p.copies[0].words})
 		}
 		for r.IntN(6) == 0 {
 			p.copies = append(p.copies, p.copies[r.IntN(len(p.copies))])
+		}
+		for r.IntN(8) == 0 { // cut off, corrected without a word, or told by another network of the same network
+			c := p.copies[r.IntN(len(p.copies))]
+			c.words = words{about(likely), 100 + len(p.copies)}
+			p.copies = append(p.copies, c)
 		}
 		for i := range p.copies {
 			p.copies[i].told = carried(p.copies[i].at)
@@ -207,7 +247,7 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 	}
 	for i, p := range h.posts {
 		for _, copy := range p.copies {
-			event := map[string]any{"id": id(i), "kind": p.kind, "time": copy.at.Format(time.RFC3339Nano), "text": wordsAbout(p.about, 0),
+			event := map[string]any{"id": id(i), "kind": p.kind, "time": copy.at.Format(time.RFC3339Nano), "text": copy.words.String(),
 				"author": map[string]any{"id": author(p.author), "country": p.country}}
 			if copy.told != nil {
 				event["counters"] = counters(copy.told)
@@ -225,7 +265,7 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 		}
 	}
 	for i, e := range h.edits {
-		event := map[string]any{"kind": "edit", "time": e.at.Format(time.RFC3339Nano), "object": ref(e.post), "text": wordsAbout(e.about, i+1)}
+		event := map[string]any{"kind": "edit", "time": e.at.Format(time.RFC3339Nano), "object": ref(e.post), "text": words{e.about, i + 1}.String()}
 		if e.country != "" {
 			event["author"] = map[string]any{"country": e.country}
 		}
@@ -243,10 +283,6 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 	return lines
 }
 
-func wordsAbout(product string, version int) string {
-	return strings.TrimSpace(fmt.Sprintf("words %d %s", version, product))
-}
-
 // row is a mention as the model and the table see it.
 type row struct {
 	Event, Author, Division, Territory, Kind, Via, Text string
@@ -262,21 +298,43 @@ type state struct {
 	text     string
 }
 
+// choice gives the words of each post that stand before any edit.
+type choice []words
+
+// choices are what hashes can decide.
+func (h *history) choices() []choice {
+	all := []choice{nil}
+	for i := range h.posts {
+		_, saying := h.posts[i].saying(i)
+		if len(saying) == 0 {
+			saying = []words{{}}
+		}
+		var longer []choice
+		for _, c := range all {
+			for _, w := range saying {
+				longer = append(longer, append(slices.Clone(c), w))
+			}
+		}
+		all = longer
+	}
+	return all
+}
+
 // states computes the state from the set of facts: which events are mentions of which nodes, and why.
-func (h *history) states() map[int]*state {
+func (h *history) states(chosen choice) map[int]*state {
 	states := map[int]*state{}
 	for i, p := range h.posts {
-		s := &state{own: map[node]bool{}, all: map[node]bool{}, time: p.time(), text: wordsAbout(p.about, 0)}
-		refers := p.parent >= 0 && p.parent != i || p.root >= 0 && p.root != i || p.shared >= 0 && p.shared != i
-		if p.about == "" && !refers {
+		at, saying := p.saying(i)
+		if len(saying) == 0 {
 			continue // concerns nobody and was dropped
 		}
-		about, country := p.about, p.country
+		s := &state{own: map[node]bool{}, all: map[node]bool{}, time: at, text: chosen[i].String()}
+		about, country := chosen[i].about, p.country
 		var newest *edit
 		for j := range h.edits {
 			if e := &h.edits[j]; e.post == i && (newest == nil || e.at.After(newest.at)) {
 				newest = e
-				s.text = wordsAbout(e.about, j+1)
+				s.text = words{e.about, j + 1}.String()
 			}
 		}
 		if newest != nil {
@@ -314,9 +372,9 @@ func (h *history) states() map[int]*state {
 }
 
 // mentions are the states as rows.
-func (h *history) mentions(prefix string) []row {
+func (h *history) mentions(prefix string, chosen choice) []row {
 	var rows []row
-	for i, s := range h.states() {
+	for i, s := range h.states(chosen) {
 		for n := range s.all {
 			via := "thread"
 			if s.own[n] {
@@ -338,8 +396,8 @@ type gain struct {
 
 // gains computes from the set of facts how totals changed from one time to the next where their posts are mentions, and
 // takes away the single events beside them.
-func (h *history) gains(prefix string) (gains []gain) {
-	states := h.states()
+func (h *history) gains(prefix string, chosen choice) (gains []gain) {
+	states := h.states(chosen)
 	add := func(post int, in node, at time.Time, shares, likes, views int) {
 		if shares != 0 || likes != 0 || views != 0 {
 			gains = append(gains, gain{fmt.Sprintf("%s-p%d", prefix, post), in.division, in.territory, at.UnixMilli(), shares, likes, views})
@@ -355,7 +413,7 @@ func (h *history) gains(prefix string) (gains []gain) {
 			}
 			byTime[t.at] = totals{t.at, max(was.shares, t.shares), max(was.likes, t.likes), max(was.views, t.views)}
 		}
-		for _, c := range h.posts[i].copies {
+		for _, c := range h.posts[i].heard(i) {
 			if c.told != nil {
 				see(*c.told)
 			}
@@ -492,12 +550,14 @@ type fact interface {
 func (r row) event() string  { return r.Event }
 func (g gain) event() string { return g.Event }
 
+// historyOf is the prefix of an event's id.
+func historyOf(event string) string {
+	prefix, _, _ := strings.Cut(event, "-p")
+	return prefix
+}
+
 // difference names what one set of facts has and the other lacks, by history.
 func difference[F fact](want, got []F) map[string][]string {
-	prefix := func(event string) string {
-		before, _, _ := strings.Cut(event, "-p")
-		return before
-	}
 	count := map[F]int{}
 	for _, m := range want {
 		count[m]++
@@ -508,7 +568,8 @@ func difference[F fact](want, got []F) map[string][]string {
 	faults := map[string][]string{}
 	for m, n := range count {
 		if n != 0 {
-			faults[prefix(m.event())] = append(faults[prefix(m.event())], fmt.Sprintf("%+d %+v", n, m))
+			history := historyOf(m.event())
+			faults[history] = append(faults[history], fmt.Sprintf("%+d %+v", n, m))
 		}
 	}
 	for _, list := range maps.All(faults) {

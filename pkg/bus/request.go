@@ -12,6 +12,9 @@ import (
 // answerWait is how long an answer may take before the question is put again.
 const answerWait = 5 * time.Second
 
+// ErrTooLarge says that NATS does not take a message of that size.
+var ErrTooLarge = errors.New("too large a message")
+
 // ErrNobody says that nobody answers questions on a subject.
 var ErrNobody = errors.New("nobody answers")
 
@@ -21,6 +24,8 @@ func (b *Bus) Request(ctx context.Context, subject string, question []byte) ([]b
 	defer cancel()
 	answer, err := b.conn.RequestWithContext(ctx, subject, question)
 	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return nil, fmt.Errorf("%w for %s: %d bytes", ErrTooLarge, subject, len(question))
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, fmt.Errorf("%w on %s", ErrNobody, subject)
 	case err != nil:
@@ -28,6 +33,9 @@ func (b *Bus) Request(ctx context.Context, subject string, question []byte) ([]b
 	}
 	return answer.Data, nil
 }
+
+// MaxPayload is the size, in bytes, of the largest message that NATS takes.
+func (b *Bus) MaxPayload() int { return int(b.conn.MaxPayload()) }
 
 // Answer answers questions on a subject until ctx ends, one at a time, together with all others that do.
 func (b *Bus) Answer(ctx context.Context, subject string, answer func(question []byte) []byte) error {

@@ -54,20 +54,21 @@ type Mention struct {
 	Text           string // title and text, personal data masked
 	RulesVersion   string
 
-	// Counters are totals that the event carried, nil when it carried none. They are not part of what it says: two copies
-	// of an event with other totals have the same Version.
+	// Counters are totals that the event carried, nil when it carried none. They are not part of what it says.
 	Counters *Counters
 }
 
 // TakenBack tells whether m no longer holds when head is the highest version known of its event in any node, and gives
-// the version of the retraction. A head that is the Floor of an edit alone says nothing about the event's time.
+// the version of the retraction.
 func (m *Mention) TakenBack(head Version) (by Version, gone bool) {
-	if head == Deleted() {
+	switch {
+	case head == Deleted():
 		return head, true
+	case head == Mark():
+		return Version{}, false
 	}
-	timed := head.Time() != anyTime
 	at := m.Time // an event heard at an earlier time than any before may stand at that: the head does not know it yet
-	if known := time.UnixMilli(head.Time()); timed && known.Before(at) {
+	if known := time.UnixMilli(head.Time()); known.Before(at) {
 		at = known
 	}
 	var revision time.Time
@@ -78,17 +79,14 @@ func (m *Mention) TakenBack(head Version) (by Version, gone bool) {
 	switch {
 	case m.Version.Less(floor):
 		return floor, true
-	case timed && m.Via != ViaThread && m.Version.Less(head):
+	case m.Version.Words().Less(head.Words()):
 		return m.Version, true // other words under the same id, time and edit: a retraction wins a tie
 	}
 	return Version{}, false
 }
 
-// EditFloor is the floor of an edit of an event whose time is not known.
-func EditFloor(revision time.Time) Version { return Floor(revision, time.UnixMilli(anyTime)) }
-
-// anyTime is the latest time that a version has room for, and none that an event has.
-const anyTime = ones44
+// Mark is the lowest head: it takes back nothing, but whoever writes a mention of the event looks what else is known.
+func Mark() Version { return Version{} }
 
 // ValidTime reports whether t is from 1970-01-01 to 2106-02-06, in UTC: the days whose hours and minutes have a number in
 // the tables. Any other would be stored as an instant of another century.
@@ -151,24 +149,50 @@ func ParseKey(s string) (Key, error) {
 // the same one.
 //
 // From the most significant bit: 44 bits revision (edit time in ms, 0 for the post as first written), 44 bits
-// inverted event time (the earliest time of an id stands), 40 bits rank. Of one revision and time, what the event says
-// by itself outranks what it is through its thread, and that outranks nothing at all: see OwnVersion, ThreadVersion and
-// Floor. 44 bits of milliseconds reach the year 2527.
+// inverted event time (the earliest time of an id stands), 40 bits rank. Of one revision and time, the rank is 26 bits of
+// a hash of what the event says, one bit that is set for a mention by its own words or account and not for one through a
+// thread, and 13 bits that are, of the former, a hash of the totals that it carried, and of the latter the number of
+// decisions that were made before whether it is one. So other words come first, then whose they are. 44 bits of
+// milliseconds reach the year 2527.
 type Version [16]byte
 
 const (
 	rankBits = 40
-	ownRank  = 1 << (rankBits - 1)
+	restBits = 13
+	ownBit   = 1 << restBits
+	wordBits = rankBits - restBits - 1
 )
 
-// OwnVersion is the version of a mention by its own words or account. 39 bits of a hash of the content break ties.
-func OwnVersion(revision, at time.Time, hash uint64) Version {
-	return VersionOf(revision, at, ownRank|hash&(ownRank-1))
+// OwnVersion is the version of a mention by its own words or account. Of a hash of the words 26 bits break ties.
+func OwnVersion(revision, at time.Time, words uint64) Version {
+	return VersionOf(revision, at, words<<(restBits+1)&(1<<rankBits-1)|ownBit)
 }
 
-// ThreadVersion is the nth decision, from 1, that an event is or is no mention through its thread.
-func ThreadVersion(revision, at time.Time, n uint64) Version {
-	return VersionOf(revision, at, n&(ownRank-1))
+// EditedVersion is that of an event as first written and as an edit of it left it, each by its version.
+func EditedVersion(revision time.Time, first, edit Version) Version {
+	const half = wordBits / 2
+	words := func(v Version) uint64 { return v.Rank() >> (rankBits - half) }
+	return OwnVersion(revision, time.UnixMilli(first.Time()), words(edit)<<half|words(first))
+}
+
+// Carrying is v, that of a mention by its own words, with totals: by them copies that say the same are told apart.
+func (v Version) Carrying(totals uint64) Version {
+	return v.withRank(v.Rank()&^(ownBit-1) | totals&(ownBit-1))
+}
+
+// Words is v without what does not depend on what the event says.
+func (v Version) Words() Version { return v.withRank(v.Rank() &^ (2*ownBit - 1)) }
+
+// Next is the decision after v whether what an event says is a mention through its thread, the first of them when v is
+// that of its Words. After 8191 decisions there is none.
+func (v Version) Next() (next Version, ok bool) {
+	rank := v.Rank() + 1
+	return v.withRank(rank), rank&(ownBit-1) != 0
+}
+
+func (v Version) withRank(rank uint64) Version {
+	binary.BigEndian.PutUint64(v[8:], binary.BigEndian.Uint64(v[8:])>>rankBits<<rankBits|rank)
+	return v
 }
 
 // Floor is below all that is said of an event as of a revision and a time, and above all that was said before: a
@@ -212,7 +236,7 @@ func (v Version) Time() int64 {
 }
 
 // Own reports whether v is that of a mention by its own words or account.
-func (v Version) Own() bool { return v.Rank()&ownRank != 0 }
+func (v Version) Own() bool { return v.Rank()&ownBit != 0 }
 
 // Rank is what decides between versions of one revision and time.
 func (v Version) Rank() uint64 { return binary.BigEndian.Uint64(v[8:]) & (1<<rankBits - 1) }

@@ -11,13 +11,17 @@ import (
 func TestVersionOrder(t *testing.T) {
 	day := time.Date(2026, 5, 25, 0, 0, 0, 0, time.UTC)
 	ascending := []Version{
+		Mark(),
 		OwnVersion(time.Time{}, day.Add(time.Hour), 1<<40-1),
 		Floor(time.Time{}, day),
-		ThreadVersion(time.Time{}, day, 1),
-		ThreadVersion(time.Time{}, day, 1<<38),
+		decision(OwnVersion(time.Time{}, day, 0), 1),
+		decision(OwnVersion(time.Time{}, day, 0), 8191),
 		OwnVersion(time.Time{}, day, 0),
+		OwnVersion(time.Time{}, day, 0).Carrying(1),
+		OwnVersion(time.Time{}, day, 0).Carrying(1<<40 - 1),
+		decision(OwnVersion(time.Time{}, day, 1), 1),
 		OwnVersion(time.Time{}, day, 1),
-		OwnVersion(time.Time{}, day, 1<<39-1),
+		OwnVersion(time.Time{}, day, 1<<26-1),
 		Floor(time.Time{}, day.Add(-time.Millisecond)),
 		OwnVersion(time.Time{}, day.Add(-time.Millisecond), 0),
 		Floor(day, day.Add(24*time.Hour)),
@@ -34,11 +38,47 @@ func TestVersionOrder(t *testing.T) {
 		}
 	}
 	v := OwnVersion(day, day.Add(time.Second), 0xabcdef)
-	if v.Revision() != uint64(day.UnixMilli()) || v.Time() != day.UnixMilli()+1000 || v.Rank() != 1<<39|0xabcdef {
+	if v.Revision() != uint64(day.UnixMilli()) || v.Time() != day.UnixMilli()+1000 || v.Rank() != 0xabcdef<<14|1<<13 {
 		t.Errorf("revision %d, time %d, rank %x", v.Revision(), v.Time(), v.Rank())
 	}
 	if back, err := ParseVersion(v.String()); err != nil || back != v {
 		t.Errorf("%v %v", back, err)
+	}
+}
+
+// decision is the nth whether what v says is a mention through its thread.
+func decision(v Version, n int) Version {
+	v = v.Words()
+	for range n {
+		v, _ = v.Next()
+	}
+	return v
+}
+
+// Decisions end before they would look like a mention by its own words.
+func TestLastDecision(t *testing.T) {
+	v := decision(OwnVersion(time.Time{}, time.Unix(0, 0), 7), 8191)
+	if v.Own() || v.Words() != OwnVersion(time.Time{}, time.Unix(0, 0), 7).Words() {
+		t.Errorf("the last decision: %x", v.Rank())
+	}
+	if _, ok := v.Next(); ok {
+		t.Error("there is one after the last")
+	}
+}
+
+// Of two edits at one time the edit decides, of one edit what it was applied to.
+func TestEditedVersion(t *testing.T) {
+	at := time.Date(2026, 5, 25, 0, 0, 0, 0, time.UTC)
+	version := func(hash uint64) Version { return OwnVersion(time.Time{}, at, hash<<13) }
+	edited := func(first, edit uint64) Version {
+		return EditedVersion(at.Add(time.Hour), version(first), version(edit))
+	}
+	ascending := []Version{edited(1, 1), edited(2, 1), edited(8191, 1), edited(0, 2), edited(1, 8191)}
+	if !slices.IsSortedFunc(ascending, func(a, b Version) int { return slices.Compare(a[:], b[:]) }) || ascending[0] == ascending[1] {
+		t.Errorf("%v do not ascend", ascending)
+	}
+	if v := ascending[0]; !v.Own() || v.Time() != at.UnixMilli() || v.Revision() != uint64(at.Add(time.Hour).UnixMilli()) {
+		t.Errorf("%v", v)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 type Edit struct {
 	Time         time.Time
 	RecordedTime time.Time
+	Version      social.Version // by its content
 	RulesVersion string
 	Sealed       []byte // the event as it came
 }
@@ -23,20 +24,26 @@ func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[s
 	var (
 		object, statement proto.ColFixedStr16
 		at, recorded      = newTimes(), newTimes()
+		versions          proto.ColUInt128
 		rules, sealed     proto.ColStr
 	)
 	edits, named := map[social.Key]Edit{}, map[social.Key]social.Key{}
 	var statements []social.Key
 	err := w.send(ctx, w.recordSenders, func(s *sender) error {
-		err := s.ask(ctx, `SELECT object_key, max(time) AS at, argMax(recorded_time, (time, version)) AS recorded,
+		if empty, err := s.empty(ctx, "statements"); empty || err != nil {
+			return err
+		}
+		err := s.ask(ctx, `SELECT object_key, max(time) AS at, argMax(statements.version, (time, statements.version)) AS newest, argMax(recorded_time, (time, version)) AS recorded,
 				CAST(argMax(rules_version, (time, version)), 'String') AS rules, argMax(statement_key, (time, version)) AS statement
 			FROM statements
 			WHERE object_key IN (SELECT key FROM asked) AND kind = 'edit'
 			GROUP BY object_key`, events,
-			proto.Results{{Name: "object_key", Data: &object}, {Name: "at", Data: at}, {Name: "recorded", Data: recorded},
+			proto.Results{{Name: "object_key", Data: &object}, {Name: "at", Data: at}, {Name: "newest", Data: &versions}, {Name: "recorded", Data: recorded},
 				{Name: "rules", Data: &rules}, {Name: "statement", Data: &statement}}, func(i int) {
-				edits[object[i]] = Edit{Time: at.Data[i].Time(proto.PrecisionMilli).UTC(), RecordedTime: recorded.Data[i].Time(proto.PrecisionMilli).UTC(),
+				edit := Edit{Time: at.Data[i].Time(proto.PrecisionMilli).UTC(), RecordedTime: recorded.Data[i].Time(proto.PrecisionMilli).UTC(),
 					RulesVersion: rules.Row(i)}
+				edit.Version = publicVersion(version{versions[i].High, versions[i].Low}, edit.Time)
+				edits[object[i]] = edit
 				named[statement[i]] = object[i]
 				statements = append(statements, statement[i])
 			})

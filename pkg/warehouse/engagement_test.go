@@ -179,3 +179,27 @@ func TestEdgesOfManyTellings(t *testing.T) {
 		exec(t, w, "OPTIMIZE TABLE edges FINAL")
 	}
 }
+
+// TestSelvesContest: an event is contested when its mentions and what it would be by itself say different things.
+func TestSelvesContest(t *testing.T) {
+	w := start(t)
+	m := history(newRand(83), 1)[0]
+	m.Version = social.OwnVersion(time.Time{}, m.Time, 7)
+	insert(t, w, m)
+	f := func(what string, self social.Version, want bool) {
+		t.Helper()
+		waits := m
+		waits.Version = self
+		err := w.InsertSelves(t.Context(), []social.Reference{{Mention: waits, Until: m.RecordedTime.Add(time.Hour)}}, Waiting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		contested, _, err := w.Unsettled(t.Context(), []social.Key{m.EventKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, what, []bool{want}, []bool{len(contested) == 1})
+	}
+	f("the same words, other totals", m.Version.Carrying(5), false)
+	f("other words", social.OwnVersion(time.Time{}, m.Time, 8), true)
+}

@@ -162,22 +162,28 @@ func TestEarliestRecordOfEqualsHolds(t *testing.T) {
 }
 
 // TestOwnStandsBeforeThread has an event be a mention by itself and through its thread, in every order: the one neither
-// overwrites nor takes back the other, and what is left when an edit takes its own words away is its thread.
+// overwrites nor takes back the other, and what is left when an edit or other words take its own words away is its thread.
 func TestOwnStandsBeforeThread(t *testing.T) {
 	w := start(t)
 	r := rand.New(rand.NewPCG(4, 4))
 	base := history(r, 1)[0]
 	base.Via = social.ViaText
-	states := make([]social.Mention, 5)
+	states := make([]social.Mention, 6)
 	for i := range states {
 		states[i] = base
+		states[i].Version = social.OwnVersion(time.Time{}, base.Time, 7)
+	}
+	joins := func(revision time.Time, words uint64) (v social.Version) {
+		v, _ = social.OwnVersion(revision, base.Time, words).Words().Next()
+		return v
 	}
 	edited := base.Time.Add(time.Minute)
-	const own, thread, left, moved, again = 0, 1, 2, 3, 4
-	states[thread].Via, states[thread].Version = social.ViaThread, social.ThreadVersion(time.Time{}, base.Time, 1)
-	states[left].Retracted, states[left].Version = true, social.ThreadVersion(time.Time{}, base.Time, 1)
+	const own, thread, left, moved, again, other = 0, 1, 2, 3, 4, 5
+	states[thread].Via, states[thread].Version = social.ViaThread, joins(time.Time{}, 7)
+	states[left].Retracted, states[left].Version = true, joins(time.Time{}, 7)
 	states[moved].Retracted, states[moved].Version = true, social.Floor(edited, base.Time)
-	states[again].Via, states[again].Version = social.ViaThread, social.ThreadVersion(edited, base.Time, 2)
+	states[again].Via, states[again].Version = social.ViaThread, joins(edited, 1)
+	states[other].Via, states[other].Version = social.ViaThread, joins(time.Time{}, 8)
 	f := func(want string, of ...int) {
 		t.Helper()
 		var list []social.Mention
@@ -202,6 +208,7 @@ func TestOwnStandsBeforeThread(t *testing.T) {
 	f("", own, moved)
 	f("thread", own, moved, again)
 	f("thread", own, thread, left, again)
+	f("thread", own, thread, other)
 }
 
 // TestRedatedIsGone takes back a mention because its event happened earlier: nothing brings it back at the later time.

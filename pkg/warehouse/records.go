@@ -82,8 +82,8 @@ func statementVersion(s *social.Statement) version {
 	return packVersion(0, hash.Sum64()&(1<<40-1), s.RecordedTime)
 }
 
-// InsertOriginals stores sealed originals; of one event the first record stands, of two at one instant their content
-// decides. Repeats are harmless.
+// InsertOriginals stores sealed originals; of two of one event their content decides, and of equal ones the first record
+// stands. Repeats are harmless.
 func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Original) error {
 	return w.insertOriginals(ctx, originals, func(i int) version { return originalVersion(&originals[i]) })
 }
@@ -94,7 +94,7 @@ func originalVersion(o *social.Original) version {
 	hash.WriteString(o.Source)
 	hash.Write([]byte{0})
 	hash.Write(o.Sealed)
-	return version{hi: ^uint64(o.RecordedTime.UnixMilli()), lo: hash.Sum64()}
+	return version{hi: hash.Sum64(), lo: ^uint64(o.RecordedTime.UnixMilli())}
 }
 
 func (w *Warehouse) insertOriginals(ctx context.Context, originals []social.Original, versionOf func(i int) version) error {

@@ -104,7 +104,8 @@ func publicVersion(v version, at time.Time) social.Version {
 
 // Standing reads how events stand in every node where they ever were a mention: node, event, time, version, whether they
 // were taken back, and, of those that were not, when they were recorded and whether by themselves (via text, for
-// account also) or through a thread, and the totals that it ever carried as of that time. A time at which an event never happens again is of version social.Deleted.
+// account also) or through a thread, and the totals that it ever carried as of that time. A time at which an event
+// never happens again is of version social.Deleted.
 func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing []social.Mention, err error) {
 	var (
 		event                         proto.ColFixedStr16
@@ -212,14 +213,19 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 }
 
 // Unsettled finds those of the events of which more is known than that they are mentions by their own words: that they
-// were said to be different things, edited or deleted (contested), or that others refer to them (awaited).
+// were said to be different things, edited or deleted (contested), or that others refer to them (awaited). It does not
+// matter who says so, mentions or selves.
 func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contested, awaited []social.Key, err error) {
-	const own = "bitAnd(bitShiftRight(version, 83), 1) = 1 AND bitAnd(toUInt64(version), 17592186044415) != 17592186044415" // and not taken back
 	var event proto.ColFixedStr16
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		err := s.ask(ctx, `SELECT event_key FROM locations WHERE event_key IN (SELECT key FROM asked)
-			GROUP BY event_key
-			HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(bitShiftRight(version, 44), `+own+`) != maxIf(bitShiftRight(version, 44), `+own+`)`, events,
+		said := saidByMentions
+		if empty, err := s.empty(ctx, "selves"); err != nil {
+			return err
+		} else if !empty {
+			said += " UNION ALL " + saidBySelves
+		}
+		err := s.ask(ctx, `SELECT event_key FROM (`+said+`) GROUP BY event_key
+			HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(words, holds) != maxIf(words, holds)`, events,
 			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
 		if err != nil {
 			return err
@@ -242,7 +248,18 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 	return contested, awaited, nil
 }
 
-// Heads reads the highest versions of events, for those of which one was put.
+// What events say, by the revision and the words of their versions, where mentions of them stand and by themselves.
+const (
+	saidByMentions = `SELECT event_key, time, carried_least, carried_most, bitShiftRight(version, 58) AS words,
+			bitAnd(toUInt64(version), 17592186044415) != 17592186044415 AS holds -- is not taken back
+		FROM locations WHERE event_key IN (SELECT key FROM asked)`
+	saidBySelves = `SELECT event_key, time, bitNot(toUInt64(0)) AS carried_least, toUInt64(0) AS carried_most,
+			bitOr(bitShiftLeft(bitShiftRight(version, 84), 26), toUInt128(bitAnd(bitShiftRight(toUInt64(version), 14), 67108863))) AS words,
+			NOT is_deleted AS holds
+		FROM selves WHERE event_key IN (SELECT key FROM asked)`
+)
+
+// Heads reads the highest versions of events, for those of which one was put, if only a social.Mark.
 func (w *Warehouse) Heads(ctx context.Context, events []social.Key) (heads map[social.Key]social.Version, err error) {
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		heads, err = s.heads(ctx, events)

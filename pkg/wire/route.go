@@ -2,8 +2,9 @@ package wire
 
 import (
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/segmentio/encoding/json"
 
@@ -12,8 +13,8 @@ import (
 
 // Edit asks where an edited event belongs now: its own bytes are sealed, and rules are the enricher's business.
 type Edit struct {
-	RulesVersion string // that the edit was accepted under
-	Revision     time.Time
+	RulesVersion string         // that the edit was accepted under
+	Version      social.Version // of what becomes of the event
 	Line         []byte         // the edit as it came, sealed
 	Original     []byte         // what leads back to the author, sealed
 	Base         social.Mention // the event as first written
@@ -27,7 +28,7 @@ type Edited struct {
 
 type rawEdit struct {
 	RulesVersion string             `json:"rules_version"`
-	Revision     int64              `json:"revision"` // Unix ms
+	Version      string             `json:"version"`
 	Line         []byte             `json:"line"`
 	Original     []byte             `json:"original"`
 	Base         stdjson.RawMessage `json:"base"`
@@ -35,13 +36,14 @@ type rawEdit struct {
 
 type rawEdited struct {
 	Fault    string               `json:"fault,omitempty"` // why there is no answer
+	Never    bool                 `json:"never,omitempty"` // nor will there be one
 	Self     stdjson.RawMessage   `json:"self,omitempty"`
 	Mentions []stdjson.RawMessage `json:"mentions,omitempty"`
 }
 
 // EncodeEdit and DecodeEdit are the question on its way.
 func EncodeEdit(e *Edit) []byte {
-	return encoded(&rawEdit{RulesVersion: e.RulesVersion, Revision: e.Revision.UnixMilli(), Line: e.Line, Original: e.Original, Base: AppendMentionData(nil, &e.Base)})
+	return encoded(&rawEdit{RulesVersion: e.RulesVersion, Version: e.Version.String(), Line: e.Line, Original: e.Original, Base: AppendMentionData(nil, &e.Base)})
 }
 
 // DecodeEdit reads what EncodeEdit writes.
@@ -50,19 +52,28 @@ func DecodeEdit(b []byte) (e Edit, err error) {
 	if _, err := json.Parse(b, &raw, parseFlags); err != nil {
 		return e, fmt.Errorf("decoding an edit: %w", err)
 	}
-	e = Edit{RulesVersion: raw.RulesVersion, Revision: time.UnixMilli(raw.Revision).UTC(), Line: raw.Line, Original: raw.Original}
+	e = Edit{RulesVersion: raw.RulesVersion, Line: raw.Line, Original: raw.Original}
+	if e.Version, err = social.ParseVersion(raw.Version); err != nil {
+		return e, fmt.Errorf("decoding an edit: %w", err)
+	}
 	e.Base, err = DecodeMentionData(raw.Base)
 	return e, err
 }
 
-// EncodeEdited and DecodeEdited are the answer on its way; fault tells why there is none.
+// ErrUnroutable says of an edit that it can be applied neither now nor later.
+var ErrUnroutable = errors.New("unroutable")
+
+// EncodeEdited and DecodeEdited are the answer on its way; fault tells why there is none. The words, which may be many,
+// travel once: they are the same in every mention.
 func EncodeEdited(e *Edited, fault error) []byte {
 	if fault != nil {
-		return encoded(&rawEdited{Fault: fault.Error()})
+		return encoded(&rawEdited{Fault: fault.Error(), Never: errors.Is(fault, ErrUnroutable)})
 	}
 	raw := rawEdited{Self: AppendMentionData(nil, &e.Self)}
 	for i := range e.Mentions {
-		raw.Mentions = append(raw.Mentions, AppendMentionData(nil, &e.Mentions[i]))
+		m := e.Mentions[i]
+		m.Text = ""
+		raw.Mentions = append(raw.Mentions, AppendMentionData(nil, &m))
 	}
 	return encoded(&raw)
 }
@@ -73,7 +84,10 @@ func DecodeEdited(b []byte) (e Edited, err error) {
 	if _, err := json.Parse(b, &raw, parseFlags); err != nil {
 		return e, fmt.Errorf("decoding an edited event: %w", err)
 	}
-	if raw.Fault != "" {
+	switch {
+	case raw.Never:
+		return e, fmt.Errorf("%w: %s", ErrUnroutable, strings.TrimPrefix(raw.Fault, ErrUnroutable.Error()+": "))
+	case raw.Fault != "":
 		return e, fmt.Errorf("routing an edit: %s", raw.Fault)
 	}
 	if e.Self, err = DecodeMentionData(raw.Self); err != nil {
@@ -84,6 +98,7 @@ func DecodeEdited(b []byte) (e Edited, err error) {
 		if err != nil {
 			return e, err
 		}
+		m.Text = e.Self.Text
 		e.Mentions = append(e.Mentions, m)
 	}
 	return e, nil

@@ -80,8 +80,8 @@ SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_type
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
 -- The highest version of an event that holds in any node, as far as it is not just the one version there is: an edit, an
--- earlier time, other words under the same id and time, or, highest of all, its deletion. Whoever writes a mention looks
--- here, and what is below is stored as taken back: readers need not look.
+-- earlier time, other words under the same id and time, or, highest of all, its deletion; 0 where there may be such a
+-- thing, or totals. Whoever writes a mention looks here, and what is below is stored as taken back: readers need not look.
 CREATE TABLE IF NOT EXISTS heads
 (
     event_key FixedString(16),
@@ -244,8 +244,8 @@ PARTITION BY toYYYYMM(time)
 ORDER BY (object_key, if(object_key = toFixedString('', 16), object_author_key, toFixedString('', 16)), kind, time, statement_key)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
--- Native ids, handles and links, encrypted with a key that ClickHouse never has. The first record of an event stands,
--- of two at one instant their content decides.
+-- Native ids, handles and links, encrypted with a key that ClickHouse never has. Of two records of an event
+-- their content decides, and of equal ones the first stands.
 CREATE TABLE IF NOT EXISTS originals
 (
     event_key     FixedString(16) CODEC(NONE),

@@ -2,8 +2,13 @@ package aggregate
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 
+	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
@@ -12,58 +17,44 @@ import (
 
 // edits routes anew those of the events that were edited, stores what they have become, and gives the version of each.
 // What an edit needs, the post as first written and what leads back to its author, may come later: whoever stores that
-// comes here again.
-func (r *resolver) edits(ctx context.Context, heads map[social.Key]social.Version) (map[social.Key]social.Version, error) {
-	var events []social.Key
-	for event, head := range heads {
-		if head.Revision() > 0 && head != social.Deleted() {
-			events = append(events, event)
-		}
-	}
-	if len(events) == 0 {
-		return nil, nil
-	}
+// comes here again. Until then, and where an edit can never be applied, the post stands as it was.
+func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.Key]social.Version, error) {
 	edits, err := r.store.NewestEdits(ctx, events)
+	if err != nil || len(edits) == 0 {
+		return nil, err
+	}
+	edited := slices.Collect(maps.Keys(edits))
+	bases, err := r.bases(ctx, edited)
 	if err != nil {
 		return nil, err
 	}
-	bases, err := r.bases(ctx, events)
+	to, _, err := r.store.Edges(ctx, edited)
 	if err != nil {
 		return nil, err
 	}
-	to, _, err := r.store.Edges(ctx, events)
-	if err != nil {
-		return nil, err
-	}
-	originals, err := r.store.Originals(ctx, events)
-	if err != nil {
-		return nil, err
+	refers := map[social.Key]bool{}
+	for _, edge := range to {
+		refers[edge.Event] = true
 	}
 	var mentions []social.Mention
 	var selves []social.Reference
 	versions := map[social.Key]social.Version{}
 	for event, edit := range edits {
 		base, ok := bases[event]
-		original := base.Sealed
-		if len(original) == 0 {
-			original = originals[event]
-		}
-		if !ok || len(original) == 0 || len(edit.Sealed) == 0 {
+		if !ok || len(base.Sealed) == 0 || len(edit.Sealed) == 0 {
 			continue
 		}
-		answer, err := r.bus.Request(ctx, topology.RouteSubject, wire.EncodeEdit(&wire.Edit{
-			RulesVersion: edit.RulesVersion, Revision: edit.Time, Line: edit.Sealed, Original: original, Base: base.Mention}))
+		becomes, err := r.route(ctx, &edit, &base)
 		if err != nil {
 			return nil, err
 		}
-		edited, err := wire.DecodeEdited(answer)
-		if err != nil {
-			return nil, err
+		if becomes == nil {
+			continue
 		}
-		versions[event] = edited.Self.Version
-		mentions = append(mentions, edited.Mentions...)
-		if slices.ContainsFunc(to, func(edge warehouse.Edge) bool { return edge.Event == event }) {
-			selves = append(selves, social.Reference{Mention: edited.Self, Sealed: base.Sealed, Kept: true})
+		versions[event] = becomes.Self.Version
+		mentions = append(mentions, becomes.Mentions...)
+		if refers[event] {
+			selves = append(selves, social.Reference{Mention: becomes.Self, Sealed: base.Sealed, Kept: true})
 		}
 	}
 	if err := r.store.InsertSelves(ctx, selves, warehouse.Edited); err != nil {
@@ -72,7 +63,37 @@ func (r *resolver) edits(ctx context.Context, heads map[social.Key]social.Versio
 	return versions, r.put(ctx, mentions)
 }
 
-// bases finds the events as they were first written, and keeps them so: their mentions are about to be taken back.
+// route asks an enricher what an edit makes of an event; nil when it can never be applied, which is put on record.
+func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *warehouse.Self) (*wire.Edited, error) {
+	answer, err := r.bus.Request(ctx, topology.RouteSubject, wire.EncodeEdit(&wire.Edit{
+		RulesVersion: edit.RulesVersion, Version: social.EditedVersion(edit.Time, base.Mention.Version, edit.Version),
+		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention}))
+	var becomes wire.Edited
+	if err == nil {
+		becomes, err = wire.DecodeEdited(answer)
+	}
+	switch {
+	case errors.Is(err, wire.ErrUnroutable), errors.Is(err, bus.ErrTooLarge):
+		r.log.Warn("an edit cannot be applied, the post stays as it was", "event", base.Mention.EventKey, "error", err)
+		return nil, r.reject(ctx, fmt.Sprintf("aggregate-edit-%s-%d", base.Mention.EventKey, edit.Time.UnixMilli()), &wire.Reject{
+			Source: base.Mention.Source, Code: "unroutable_edit", Detail: err.Error(), RecordedTime: edit.RecordedTime, Bytes: edit.Sealed})
+	case err != nil:
+		return nil, err
+	}
+	return &becomes, nil
+}
+
+// reject puts on record what can never be processed; under one id it is stored once.
+func (f *flush) reject(ctx context.Context, id string, r *wire.Reject) error {
+	frame := wire.AppendReject(nil, r)
+	return f.bus.Publish(ctx, []bus.Message{{
+		Subject: topology.RejectSubject("aggregate", string(r.Code)), Data: wire.EncodeOne(frame), ID: id,
+		Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
+	}})
+}
+
+// bases finds the events as they were first written, with what leads back to their authors, and keeps them so: their
+// mentions are about to be taken back.
 func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.Key]warehouse.Self, error) {
 	selves, err := r.store.Selves(ctx, events)
 	if err != nil {
@@ -103,5 +124,18 @@ func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.K
 		was.Mention = reference.Mention
 		bases[event] = was
 	}
-	return bases, r.store.InsertSelves(ctx, before, warehouse.Before)
+	if err := r.store.InsertSelves(ctx, before, warehouse.Before); err != nil {
+		return nil, err
+	}
+	originals, err := r.store.Originals(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	for event, base := range bases {
+		if len(base.Sealed) == 0 {
+			base.Sealed = originals[event]
+			bases[event] = base
+		}
+	}
+	return bases, nil
 }

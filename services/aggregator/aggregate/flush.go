@@ -262,7 +262,7 @@ func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error
 	})
 }
 
-// say has statements take effect: whoever writes a mention from now on sees that it is deleted or edited. It gives the
+// say has statements take effect: whoever writes a mention from now on sees that it is deleted, or looks for edits. It gives the
 // events that they are about.
 func (f *flush) say(ctx context.Context, statements []social.Statement) (events []social.Key, err error) {
 	heads, authors := map[social.Key]social.Version{}, map[social.Key]time.Time{}
@@ -276,8 +276,8 @@ func (f *flush) say(ctx context.Context, statements []social.Statement) (events 
 			continue
 		case s.Kind == social.Delete:
 			heads[s.ObjectKey] = social.Deleted()
-		case s.Kind == social.Edit && heads[s.ObjectKey].Less(social.EditFloor(s.Time)):
-			heads[s.ObjectKey] = social.EditFloor(s.Time)
+		case s.Kind == social.Edit && heads[s.ObjectKey] != social.Deleted():
+			heads[s.ObjectKey] = social.Mark()
 		}
 		events = append(events, s.ObjectKey)
 	}
@@ -359,12 +359,9 @@ func decodeFrame(d *bus.Delivery) ([]byte, error) {
 // foreign makes a reject of a message that nobody of ours wrote: reading it again would end the same.
 func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 	f.unreadable(d, why)
-	frame := wire.AppendReject(nil, &wire.Reject{Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: d.Stored, Bytes: d.Data})
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
-		return f.bus.Publish(ctx, []bus.Message{{
-			Subject: topology.RejectSubject("aggregate", "invalid_message"), Data: wire.EncodeOne(frame), ID: fmt.Sprintf("aggregate-%s-%d", d.Subject, d.Sequence),
-			Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
-		}})
+		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d", d.Subject, d.Sequence), &wire.Reject{
+			Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: d.Stored, Bytes: d.Data})
 	})
 }
 

@@ -111,8 +111,9 @@ func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key)
 	return fmt.Errorf("threads of %d events did not settle in %d rounds: %s in %s and others", len(threaded), maxRounds, changes[0].EventKey, changes[0].Node)
 }
 
-// heads finds the highest version of each event that has more than one: of its mentions and of itself, and, where it
-// was edited, of what the edit makes of it; and those that are deleted, by themselves or with all that their author wrote.
+// heads finds the highest version of each of the events that has more than one: of its mentions and of itself, and, where
+// it was edited, of what the edit makes of it; and those that are deleted, by themselves or with all that their author
+// wrote. Of others it gives a social.Mark or nothing.
 func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.Key]social.Version, error) {
 	heads, err := r.store.Heads(ctx, events)
 	if err != nil {
@@ -129,11 +130,11 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 		}
 	}
 	for event, seen := range versions {
-		if _, known := heads[event]; known || seen.several {
+		if heads[event] != social.Mark() || seen.several {
 			raise(event, seen.highest)
 		}
 	}
-	edited, err := r.edits(ctx, heads)
+	edited, err := r.edits(ctx, events)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 			v.time = m.Time
 		}
 		if says {
-			v.several = v.several || v.highest != (social.Version{}) && v.highest != m.Version
+			v.several = v.several || v.highest != (social.Version{}) && v.highest.Words() != m.Version.Words()
 			if v.highest.Less(m.Version) {
 				v.highest = m.Version
 			}
@@ -204,7 +205,7 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 	}
 	for i := range standing {
 		row := &standing[i]
-		if v := seen[row.EventKey]; !row.Retracted && (row.Version.Revision() != v.highest.Revision() || row.Version.Time() != v.highest.Time()) {
+		if v := seen[row.EventKey]; !row.Retracted && row.Version.Words() != v.highest.Words() {
 			v.several = true
 			seen[row.EventKey] = v
 		}
@@ -313,12 +314,19 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 		return nil, err
 	}
 	for i := range selves { // what was edited stands after what was waiting, in its place
-		if self := &selves[i]; self.Part != warehouse.Before {
+		if self := &selves[i]; self.Part != warehouse.Before && !slices.ContainsFunc(t.standing[self.Mention.EventKey], outdone(self)) {
 			t.selves[self.Mention.EventKey] = self
 		}
 	}
 	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
 	return t, err
+}
+
+// outdone finds mentions that say something newer than a self, by their own words.
+func outdone(self *warehouse.Self) func(social.Mention) bool {
+	return func(row social.Mention) bool {
+		return says(&row) && self.Mention.Version.Words().Less(row.Version.Words())
+	}
 }
 
 // listen finds out what events say that are wanted in a thread and known only as mentions elsewhere.

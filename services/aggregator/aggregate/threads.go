@@ -115,13 +115,12 @@ func (t *thread) silent(wanted map[social.Key]map[social.Node]bool) (events []so
 }
 
 // current reports whether a row is a mention through a thread that says what its event says now, by itself or elsewhere.
+// A version tells other words from the same.
 func (t *thread) current(row *social.Mention) bool {
 	if row.Retracted || says(row) {
 		return false
 	}
-	same := func(m *social.Mention) bool {
-		return row.Version.Revision() == m.Version.Revision() && row.Version.Time() == m.Version.Time()
-	}
+	same := func(m *social.Mention) bool { return row.Version.Words() == m.Version.Words() }
 	if self := t.selves[row.EventKey]; self != nil {
 		return same(&self.Mention)
 	}
@@ -145,7 +144,9 @@ func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Me
 			switch {
 			case row.Retracted || says(row):
 			case !nodes[row.Node]:
-				changes = append(changes, leaves(row))
+				if gone, ok := leaves(row); ok {
+					changes = append(changes, gone)
+				}
 			case t.current(row):
 				delete(nodes, row.Node)
 			case self == nil:
@@ -159,7 +160,9 @@ func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Me
 			continue
 		}
 		for _, node := range sorted(nodes) {
-			changes = append(changes, joins(self, node, rows))
+			if m, ok := joins(self, node, rows); ok {
+				changes = append(changes, m)
+			}
 		}
 	}
 	return changes
@@ -175,31 +178,28 @@ func (t *thread) behind(event social.Key) bool {
 	return ok && gone
 }
 
-// leaves takes back a mention that has lost its thread.
-func leaves(row *social.Mention) social.Mention {
-	gone := *row
-	gone.Retracted, gone.Version = true, next(row.Version)
-	return gone
+// leaves takes back a mention that has lost its thread. One that was in and out thousands of times stays where it is.
+func leaves(row *social.Mention) (gone social.Mention, ok bool) {
+	gone = *row
+	gone.Retracted = true
+	gone.Version, ok = row.Version.Next()
+	return gone, ok
 }
 
-// joins makes a mention of an event in a node of its thread.
-func joins(self *warehouse.Self, node social.Node, rows []social.Mention) social.Mention {
-	m := self.Mention
+// joins makes a mention of an event in a node of its thread, again only so often.
+func joins(self *warehouse.Self, node social.Node, rows []social.Mention) (m social.Mention, ok bool) {
+	m = self.Mention
 	m.Node, m.Via = node, social.ViaThread
 	m.Products, m.Competitors, m.Topics = nil, nil, nil // those of another division
-	m.Version = next(social.Floor(revisionOf(m.Version), m.Time))
+	m.Version = self.Mention.Version.Words()
 	for i := range rows {
 		row := &rows[i]
-		if row.Node == node && row.Time.Equal(m.Time) && row.Version.Revision() == m.Version.Revision() && m.Version.Less(next(row.Version)) {
-			m.Version = next(row.Version)
+		if row.Node == node && !row.Version.Own() && row.Version.Words() == m.Version.Words() && m.Version.Less(row.Version) {
+			m.Version = row.Version
 		}
 	}
-	return m
-}
-
-// next is the decision after the one that v stands for.
-func next(v social.Version) social.Version {
-	return social.VersionOf(revisionOf(v), time.UnixMilli(v.Time()), v.Rank()+1)
+	m.Version, ok = m.Version.Next()
+	return m, ok
 }
 
 func revisionOf(v social.Version) time.Time {

@@ -113,6 +113,7 @@ type matcher struct {
 	version    string
 	origin     string        // CloudEvents source of all mentions
 	threadWait time.Duration // how long a reference waits for its post
+	keepText   time.Duration // how long the words of mentions are kept
 	sources    map[string]nodes.SourceRules
 }
 

@@ -1,6 +1,7 @@
 package enrich
 
 import (
+	"encoding/binary"
 	"iter"
 	"slices"
 	"strconv"
@@ -57,7 +58,7 @@ func (en *Enrichment) mention(e *social.Event, country, version string, recorded
 		Bot: e.Author.Bot, Role: social.RoleUnknown, Lang: e.Lang, Followers: e.Author.Followers,
 		Text: en.masker.mask(e, country), RulesVersion: version, Counters: e.Counters,
 	}
-	m.Version = social.OwnVersion(time.Time{}, e.Time, en.contentHash(e, &m))
+	m.Version = social.OwnVersion(time.Time{}, e.Time, en.contentHash(e, &m)).Carrying(totalsHash(e.Counters))
 	return m
 }
 
@@ -77,8 +78,9 @@ func place(m *social.Mention, match *nodes.Match) {
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
 }
 
-// contentHash covers what an event says and by whom, not where it belongs, under which rules and how often it was liked: of two events with one
-// id and time, one stands in all nodes, and the same event sent again has the same version under any rules.
+// contentHash covers what an event says and by whom, not where it belongs, under which rules and how often it was liked:
+// of two events with one id and time, one stands in all nodes, and the same event sent again has the same version under
+// any rules.
 func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	b := en.content[:0]
 	for _, v := range [...]string{e.Source, string(e.Kind), e.Title, e.Text, e.Lang, e.Author.Country, e.PlaceCountry, e.Account} {
@@ -94,6 +96,18 @@ func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	}
 	en.content = b
 	return xxhash.Sum64(b)
+}
+
+// totalsHash tells copies of an event apart that differ in nothing but how often it was liked; 0 when none are told.
+func totalsHash(c *social.Counters) uint64 {
+	if c == nil {
+		return 0
+	}
+	var b [40]byte
+	for i, n := range [...]int64{c.Likes, c.Replies, c.Shares, c.Views, c.ObservedAt.UnixMilli()} {
+		binary.LittleEndian.PutUint64(b[8*i:], uint64(n))
+	}
+	return xxhash.Sum64(b[:])
 }
 
 // reference makes what an event leaves for its threads, nil when it names no other or the company

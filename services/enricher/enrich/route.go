@@ -2,8 +2,10 @@ package enrich
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
@@ -15,38 +17,60 @@ import (
 func (en *Enricher) answer(ctx context.Context) error {
 	w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
 	return en.bus.Answer(ctx, topology.RouteSubject, func(question []byte) []byte {
+		ctx, cancel := context.WithTimeout(ctx, routeWait)
+		defer cancel()
 		edited, err := w.route(ctx, question)
-		return wire.EncodeEdited(&edited, err)
+		answer := wire.EncodeEdited(&edited, err)
+		if limit := en.bus.MaxPayload(); len(answer) > limit {
+			answer = wire.EncodeEdited(nil, fmt.Errorf("%w: %d bytes where NATS takes %d", wire.ErrUnroutable, len(answer), limit))
+		}
+		return answer
 	})
 }
 
+// routeWait bounds how long one question keeps others waiting, for rules that cannot be read. Whoever asked asks again.
+const routeWait = 3 * time.Second
+
+// route gives what an edit makes of an event. What can never be read is wire.ErrUnroutable.
 func (w *worker) route(ctx context.Context, question []byte) (edited wire.Edited, err error) {
 	edit, err := wire.DecodeEdit(question)
 	if err != nil {
-		return edited, err
+		return edited, fmt.Errorf("%w: %w", wire.ErrUnroutable, err)
 	}
 	m, err := w.matcher(ctx, edit.RulesVersion)
 	if err != nil {
 		return edited, err
 	}
+	e, err := w.applied(&edit, m.keepText)
+	if err != nil {
+		return edited, fmt.Errorf("%w: %w", wire.ErrUnroutable, err)
+	}
+	return w.enrichment.edited(e, m, &edit), nil
+}
+
+// applied is the event as an edit leaves it.
+func (w *worker) applied(edit *wire.Edit, keepText time.Duration) (*social.Event, error) {
 	line, err := w.keyer.Open(edit.Line)
 	if err != nil {
-		return edited, fmt.Errorf("opening an edit: %w", err)
+		return nil, fmt.Errorf("opening an edit: %w", err)
 	}
 	identity, err := w.keyer.Open(edit.Original)
 	if err != nil {
-		return edited, fmt.Errorf("opening an original: %w", err)
+		return nil, fmt.Errorf("opening an original: %w", err)
 	}
 	change, err := w.decoder.Decode(line)
 	if err != nil {
-		return edited, fmt.Errorf("decoding an edit: %w", err)
+		return nil, fmt.Errorf("decoding an edit: %w", err)
 	}
 	e := eventOf(&edit.Base)
 	if err := wire.DecodeIdentity(e, identity); err != nil {
-		return edited, err
+		return nil, err
+	}
+	if change.Text == "" && keepText > 0 && change.Time.Sub(e.Time) > keepText {
+		return nil, errors.New("it leaves the text as it was, and that is no longer kept")
 	}
 	apply(e, change)
-	return w.enrichment.edited(e, m, &edit), nil
+	return e, nil
 }
 
 // eventOf is the event that a mention was made of, as far as the mention tells.
@@ -62,7 +86,8 @@ func eventOf(m *social.Mention) *social.Event {
 	return e
 }
 
-// apply gives e what an edit says; what it leaves out stays.
+// apply gives e what an edit says; what it leaves out stays, but for whom it names and what it links to: those are part of
+// its text, and no mention keeps them.
 func apply(e, edit *social.Event) {
 	if edit.Text != "" {
 		e.Text = edit.Text
@@ -108,7 +133,7 @@ func (en *Enrichment) edited(e *social.Event, m *matcher, edit *wire.Edit) wire.
 	self := en.mention(e, country, m.version, edit.Base.RecordedTime)
 	self.EventKey, self.AuthorKey = edit.Base.EventKey, edit.Base.AuthorKey
 	self.ParentKey, self.RootKey, self.ParentAuthorKey = edit.Base.ParentKey, edit.Base.RootKey, edit.Base.ParentAuthorKey
-	self.Version = social.OwnVersion(edit.Revision, e.Time, en.contentHash(e, &self))
+	self.Version = edit.Version
 	self.Country, self.CountryMethod = country, method
 	edited := wire.Edited{Self: self}
 	edited.Self.Via = social.ViaThread

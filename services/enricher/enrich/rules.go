@@ -57,15 +57,14 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 
 func newMatcher(rules *nodes.Rules, version string) *matcher {
 	company := rules.Company()
-	return &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + company.ID, threadWait: company.ThreadWait, sources: company.Sources}
+	return &matcher{Matcher: rules.Matcher(), version: version, origin: "/polyphony/" + company.ID, threadWait: company.ThreadWait, sources: company.Sources,
+		keepText: company.Privacy.Retain.Text}
 }
 
-// get reads a version, waiting for it for as long as it takes: to go on with another would make a repeat differ. waits is
-// told why.
+// get reads a version, waiting for it for as long as it takes, while others go on that need another: to go on with
+// another would make a repeat differ. waits is told why.
 func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (*nodes.Rules, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if rules, ok := b.versions[version]; ok {
+	if rules := b.known(version); rules != nil {
 		return rules, nil
 	}
 	archive, err := backoff.RetryNotifyWithData(func() ([]byte, error) {
@@ -86,10 +85,22 @@ func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (
 	if err != nil {
 		return nil, fmt.Errorf("BUG: rules %s were checked before they were published: %w", version, err)
 	}
+	b.keep(version, rules)
+	return rules, nil
+}
+
+func (b *ruleBook) known(version string) *nodes.Rules {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.versions[version]
+}
+
+func (b *ruleBook) keep(version string, rules *nodes.Rules) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.versions == nil || len(b.versions) >= keptVersions {
 		b.versions = map[string]*nodes.Rules{}
 	}
 	b.versions[version] = rules
 	b.raw.Store(int64(rules.Company().Privacy.Retain.Raw))
-	return rules, nil
 }
