@@ -28,8 +28,9 @@ type Key struct {
 // are kept, or a repeat of the mention that comes later would bring it back.
 type Entry struct {
 	Key
-	Version string          `json:"version"`
-	Data    json.RawMessage `json:"data,omitempty"` // as it came, with fields that this program does not know
+	Version  string          `json:"version"`
+	Recorded time.Time       `json:"recorded_time,omitzero"` // of a mention
+	Data     json.RawMessage `json:"data,omitempty"`         // as it came, with fields that this program does not know
 }
 
 func (e Entry) retracted() bool { return e.Data == nil }
@@ -84,8 +85,9 @@ func read(raw json.RawMessage) (entry Entry, ok bool, err error) {
 	}
 	var data struct {
 		Key
-		Version string    `json:"version"`
-		Time    time.Time `json:"time"`
+		Version  string    `json:"version"`
+		Recorded time.Time `json:"recorded_time"`
+		Time     time.Time `json:"time"`
 	}
 	if err := json.Unmarshal(event.Data, &data); err != nil {
 		return entry, false, fmt.Errorf("reading its data: %w", err)
@@ -96,7 +98,7 @@ func read(raw json.RawMessage) (entry Entry, ok bool, err error) {
 		if err := json.Compact(&line, event.Data); err != nil {
 			return entry, false, fmt.Errorf("reading its data: %w", err)
 		}
-		entry.Data = line.Bytes()
+		entry.Data, entry.Recorded = line.Bytes(), data.Recorded
 	}
 	err = entry.check()
 	return entry, err == nil, err
@@ -117,11 +119,12 @@ func (e Entry) check() error {
 	return nil
 }
 
-// put is the rule: of one event in one node the highest version holds, and of two equal ones the retraction. It tells
-// whether what is held changed; a retraction of nothing is remembered, but changes nothing.
+// put is the rule: of one event in one node the highest version holds, of two equal ones the retraction, and of two equal
+// mentions the one that was recorded first: an event that is sent again under new rules says the same, but may be about
+// other topics. It tells whether what is held changed; a retraction of nothing is remembered, but changes nothing.
 func (c *Copy) put(e Entry) bool {
 	was, known := c.entries[e.Key]
-	if known && (e.Version < was.Version || e.Version == was.Version && !e.retracted()) {
+	if known && !e.above(was) {
 		return false
 	}
 	if c.entries == nil {
@@ -129,6 +132,17 @@ func (c *Copy) put(e Entry) bool {
 	}
 	c.entries[e.Key] = e
 	return !e.retracted() || known && !was.retracted()
+}
+
+// above reports whether e holds and was does not.
+func (e Entry) above(was Entry) bool {
+	switch {
+	case e.Version != was.Version:
+		return e.Version > was.Version
+	case e.retracted() || was.retracted():
+		return !was.retracted()
+	}
+	return e.Recorded.Before(was.Recorded)
 }
 
 // Mentions are the data of the mentions that hold, by time, then event, then node.

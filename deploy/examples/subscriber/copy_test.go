@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -17,6 +18,7 @@ type told struct {
 	node    string // division/territory
 	version int
 	back    bool // a retraction
+	again   int  // seconds after it was recorded first
 }
 
 func (e told) key() Key {
@@ -27,15 +29,15 @@ func (e told) key() Key {
 // data are those of a mention; what event and version say decides all of them. Nobody knows the field mood yet.
 func (e told) data() string {
 	k := e.key()
-	return fmt.Sprintf(`{"division":%q,"territory":%q,"event_key":%q,"version":"%032x","time":"2031-05-01T00:00:%02d.000Z","text":"a <b> & %d","mood":[%d]}`,
-		k.Division, k.Territory, k.EventKey, e.version, 59-e.event%10, e.version, e.version)
+	return fmt.Sprintf(`{"division":%q,"territory":%q,"event_key":%q,"version":"%032x","time":"2031-05-01T00:00:%02d.000Z","recorded_time":"2031-05-02T00:00:%02d.000Z","text":"a <b> & %d","mood":[%d]}`,
+		k.Division, k.Territory, k.EventKey, e.version, 59-e.event%10, e.again, e.version, e.version)
 }
 
 func (e told) json() string {
 	if e.back {
 		k := e.key()
-		return fmt.Sprintf(`{"specversion":"1.0","type":"polyphony.retraction.v1","data":{"division":%q,"territory":%q,"event_key":%q,"version":"%032x","source":"agora"}}`,
-			k.Division, k.Territory, k.EventKey, e.version)
+		return fmt.Sprintf(`{"specversion":"1.0","type":"polyphony.retraction.v1","data":{"division":%q,"territory":%q,"event_key":%q,"version":"%032x","recorded_time":"2031-05-02T00:00:%02d.000Z","source":"agora"}}`,
+			k.Division, k.Territory, k.EventKey, e.version, e.again)
 	}
 	return `{"specversion":"1.0","type":"polyphony.mention.v1","data":` + e.data() + `}`
 }
@@ -43,7 +45,7 @@ func (e told) json() string {
 func (e told) entry() Entry {
 	out := Entry{Key: e.key(), Version: fmt.Sprintf("%032x", e.version)}
 	if !e.back {
-		out.Data = json.RawMessage(e.data())
+		out.Data, out.Recorded = json.RawMessage(e.data()), time.Date(2031, 5, 2, 0, 0, e.again, 0, time.UTC)
 	}
 	return out
 }
@@ -64,8 +66,9 @@ func (e told) line() string {
 
 func TestRule(t *testing.T) {
 	const here, there = "cardiology/at", "cardiology/zz"
-	mention := func(version int) told { return told{1, here, version, false} }
-	retraction := func(version int) told { return told{1, here, version, true} }
+	mention := func(version int) told { return told{1, here, version, false, 0} }
+	retraction := func(version int) told { return told{1, here, version, true, 0} }
+	again := told{1, here, 5, false, 1}
 	for name, test := range map[string]struct {
 		told    []told
 		changes []told // what Apply returns, in all
@@ -73,6 +76,8 @@ func TestRule(t *testing.T) {
 	}{
 		"a mention":                        {[]told{mention(5)}, []told{mention(5)}, []told{mention(5)}},
 		"a repeat":                         {[]told{mention(5), mention(5)}, []told{mention(5)}, []told{mention(5)}},
+		"the same again":                   {[]told{mention(5), again}, []told{mention(5)}, []told{mention(5)}},
+		"the same again before the first":  {[]told{again, mention(5)}, []told{again, mention(5)}, []told{mention(5)}},
 		"a newer one":                      {[]told{mention(5), mention(6)}, []told{mention(5), mention(6)}, []told{mention(6)}},
 		"an older one after a newer one":   {[]told{mention(6), mention(5)}, []told{mention(6)}, []told{mention(6)}},
 		"a retraction":                     {[]told{mention(5), retraction(6)}, []told{mention(5), retraction(6)}, nil},
@@ -84,9 +89,9 @@ func TestRule(t *testing.T) {
 		"a newer one after a retraction":   {[]told{mention(5), retraction(6), mention(7)}, []told{mention(5), retraction(6), mention(7)}, []told{mention(7)}},
 		"a higher retraction of nothing":   {[]told{retraction(5), retraction(7), mention(6)}, nil, nil},
 		"versions compare in all digits":   {[]told{mention(0xff), mention(0x100)}, []told{mention(0xff), mention(0x100)}, []told{mention(0x100)}},
-		"two nodes of one event":           {[]told{mention(5), {1, there, 4, false}, retraction(6)}, []told{mention(5), {1, there, 4, false}, retraction(6)}, []told{{1, there, 4, false}}},
-		"by time, then event, then node":   {[]told{{1, there, 1, false}, mention(1), {11, here, 1, false}, {2, here, 1, false}}, []told{{1, there, 1, false}, mention(1), {11, here, 1, false}, {2, here, 1, false}}, []told{{2, here, 1, false}, mention(1), {1, there, 1, false}, {11, here, 1, false}}},
-		"two divisions are two nodes":      {[]told{mention(5), {1, "company/at", 9, true}}, []told{mention(5)}, []told{mention(5)}},
+		"two nodes of one event":           {[]told{mention(5), {1, there, 4, false, 0}, retraction(6)}, []told{mention(5), {1, there, 4, false, 0}, retraction(6)}, []told{{1, there, 4, false, 0}}},
+		"by time, then event, then node":   {[]told{{1, there, 1, false, 0}, mention(1), {11, here, 1, false, 0}, {2, here, 1, false, 0}}, []told{{1, there, 1, false, 0}, mention(1), {11, here, 1, false, 0}, {2, here, 1, false, 0}}, []told{{2, here, 1, false, 0}, mention(1), {1, there, 1, false, 0}, {11, here, 1, false, 0}}},
+		"two divisions are two nodes":      {[]told{mention(5), {1, "company/at", 9, true, 0}}, []told{mention(5)}, []told{mention(5)}},
 		"the highest version is a removal": {[]told{mention(5), retraction(9), mention(7), mention(8)}, []told{mention(5), retraction(9)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +149,7 @@ func mustHold(t *testing.T, c *Copy, want ...told) {
 
 // What cannot be read harms nothing beside it.
 func TestOthersAndGarbage(t *testing.T) {
-	good := told{1, "cardiology/at", 5, false}
+	good := told{1, "cardiology/at", 5, false, 0}
 	mention := func(data string) string { return `{"type":"polyphony.mention.v1","data":` + data + `}` }
 	for name, test := range map[string]struct {
 		message []byte
@@ -191,13 +196,14 @@ func TestOrderDoesNotMatter(t *testing.T) {
 				node:    rapid.SampledFrom([]string{"cardiology/at", "cardiology/zz", "company/at"}).Draw(t, "node"),
 				version: rapid.IntRange(1, 4).Draw(t, "version"),
 				back:    rapid.Bool().Draw(t, "back"),
+				again:   rapid.IntRange(0, 2).Draw(t, "again"),
 			}
 		})).Draw(t, "all")
 		model := map[Key]Entry{}
 		for _, e := range all {
 			best := e
 			for _, o := range all {
-				if o.key() == e.key() && (o.version > best.version || o.version == best.version && o.back) {
+				if o.key() == e.key() && (o.version > best.version || o.version == best.version && !best.back && (o.back || o.again < best.again)) {
 					best = o
 				}
 			}

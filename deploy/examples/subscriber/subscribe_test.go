@@ -224,12 +224,12 @@ func mustSay(t *testing.T, said string, parts ...string) {
 }
 
 var (
-	one      = told{1, "cardiology/at", 5, false}
-	oneGone  = told{1, "cardiology/at", 6, true}
-	two      = told{2, "cardiology/at", 5, false}
-	twoThere = told{2, "cardiology/zz", 5, false}
-	three    = told{3, "cardiology/at", 5, false}
-	foreign  = told{4, "oncology/at", 5, false}
+	one      = told{1, "cardiology/at", 5, false, 0}
+	oneGone  = told{1, "cardiology/at", 6, true, 0}
+	two      = told{2, "cardiology/at", 5, false, 0}
+	twoThere = told{2, "cardiology/zz", 5, false, 0}
+	three    = told{3, "cardiology/at", 5, false, 0}
+	foreign  = told{4, "oncology/at", 5, false, 0}
 )
 
 func TestOnce(t *testing.T) {
@@ -294,12 +294,12 @@ func TestFollow(t *testing.T) {
 	mustSay(t, f.said.String(), "message 9 is skipped", "message 10 is skipped, or a part of it: 1 of 3 events are bad")
 
 	// Resumed: nothing comes twice, and what was taken back stays so.
-	w.tell(one, two, told{5, "cardiology/at", 5, false})
+	w.tell(one, two, told{5, "cardiology/at", 5, false, 0})
 	f = w.follow(w.config(file))
-	f.prints(told{5, "cardiology/at", 5, false})
+	f.prints(told{5, "cardiology/at", 5, false, 0})
 	f.ends()
 	mustSay(t, f.said.String())
-	mustSay(t, w.once(w.config(file), told{5, "cardiology/at", 5, false}, three, two, twoThere))
+	mustSay(t, w.once(w.config(file), told{5, "cardiology/at", 5, false, 0}, three, two, twoThere))
 
 	// The file is of one subject.
 	other := w.config(file)
@@ -350,12 +350,12 @@ func TestStreamRecreated(t *testing.T) {
 	w.remove()
 	f.says("not found")
 	w.create()
-	w.tell(one, told{6, "cardiology/at", 5, false})
-	f.prints(told{6, "cardiology/at", 5, false})
+	w.tell(one, told{6, "cardiology/at", 5, false, 0})
+	f.prints(told{6, "cardiology/at", 5, false, 0})
 	w.remove() // and before anybody looks
 	w.create()
-	w.tell(told{7, "cardiology/at", 5, false})
-	f.prints(told{7, "cardiology/at", 5, false})
+	w.tell(told{7, "cardiology/at", 5, false, 0})
+	f.prints(told{7, "cardiology/at", 5, false, 0})
 	f.ends()
 	mustSay(t, f.said.String(), "deleted and created again")
 }
