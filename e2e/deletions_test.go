@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestDeletions: forty deletions among six hundred posts, in any order: what is deleted is on no view once the deletion
+// TestDeletions: forty deletions among six hundred replies, each edited before, in any order: what is deleted is on no view once the deletion
 // is read, and nothing brings it back: not the same posts again, with other words or at other times, no merge and no
 // restart. Its words are gone from the tables.
 func TestDeletions(t *testing.T) {
@@ -18,7 +18,7 @@ func TestDeletions(t *testing.T) {
 	start := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
 	at := func(i int) time.Time { return start.Add(time.Duration(i) * time.Minute) }
 	post := func(i int, when time.Time, words string) string {
-		return fmt.Sprintf(`{"id":"gone-%d","source":"reddit","kind":"post","time":%q,"text":"Velurex %s","author":{"id":"writer-%d","country":"DE"}}`,
+		return fmt.Sprintf(`{"id":"gone-%d","source":"reddit","kind":"reply","time":%q,"text":"Velurex %s","author":{"id":"writer-%d","country":"DE"},"in_reply_to":{"id":"elsewhere"}}`,
 			i, when.Format(time.RFC3339), words, i%50)
 	}
 	gone := map[int]bool{}
@@ -36,6 +36,7 @@ func TestDeletions(t *testing.T) {
 		lines = append(lines, post(i, at(i), words(i)))
 	}
 	for i := range gone {
+		lines = append(lines, fmt.Sprintf(`{"source":"reddit","kind":"edit","time":%q,"object":{"id":"gone-%d"},"text":"Velurex withdrawn words, edited"}`, at(i).Add(time.Minute).Format(time.RFC3339), i))
 		lines = append(lines, fmt.Sprintf(`{"source":"reddit","kind":"delete","time":%q,"object":{"id":"gone-%d"}}`, at(i).Add(time.Hour).Format(time.RFC3339), i))
 	}
 	r.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
@@ -54,6 +55,7 @@ func TestDeletions(t *testing.T) {
 		}
 		f("SELECT count() AS N FROM mentions WHERE text LIKE '%withdrawn%'", 0)
 		f("SELECT count() AS N FROM mentions", posts-deletions)
+		f("SELECT count() AS N FROM selves FINAL WHERE text LIKE '%withdrawn%'", 0)
 		for _, view := range []string{"node_metrics_1m", "node_metrics_1h", "node_metrics_1d"} {
 			f("SELECT sum(mentions) AS N FROM "+view, posts-deletions)
 		}

@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
+	"polyphony/pkg/wire"
+)
+
+// TestEditThatNobodyCanRead: an edit that was sealed with another secret changes nothing, is put on record, and holds up
+// nobody: those told in the same breath and later are applied.
+func TestEditThatNobodyCanRead(t *testing.T) {
+	u := startUp(t)
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	event := func(format string, args ...any) { u.post(fmt.Appendf(nil, format, args...), "application/json", nil) }
+	for _, id := range []string{"first", "second"} {
+		event(`{"id":%q,"source":"reddit","kind":"post","time":%q,"text":"Velurex as written","author":{"id":"a","country":"DE"}}`, id, at.Format(time.RFC3339))
+	}
+	u.settle()
+	texts := func() []string {
+		var list []string
+		for _, r := range rows[struct{ Text string }](u, "SELECT text AS Text FROM mentions ORDER BY text") {
+			list = append(list, r.Text)
+		}
+		return list
+	}
+	first := rows[struct{ Key, Rules string }](u, "SELECT event_key AS Key, rules_version AS Rules FROM mentions LIMIT 1")[0]
+	key, err := social.ParseKey(first.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.publishStatement(social.Statement{Key: social.Key{1}, Source: "reddit", Kind: social.Edit, ObjectKey: key, Time: at.Add(time.Hour), RecordedTime: at.Add(time.Hour),
+		RulesVersion: first.Rules, Sealed: make([]byte, 100)})
+	u.settle()
+	if got := texts(); fmt.Sprint(got) != "[Velurex as written Velurex as written]" {
+		t.Errorf("after an edit that nobody can read: %q", got)
+	}
+	for _, id := range []string{"first", "second"} {
+		event(`{"source":"reddit","kind":"edit","time":%q,"object":{"id":%q},"text":"Velurex as edited"}`, at.Add(2*time.Hour).Format(time.RFC3339), id)
+	}
+	u.settle()
+	if got := texts(); fmt.Sprint(got) != "[Velurex as edited Velurex as edited]" {
+		t.Errorf("after edits that can be read: %q", got)
+	}
+	if got := rows[struct{ N int }](u, "SELECT count() AS N FROM rejects WHERE code = 'unroutable_edit' AND stage = 'aggregate'")[0].N; got != 1 {
+		t.Errorf("%d rejects", got)
+	}
+}
+
+// publishStatement does what an enricher does with a statement.
+func (u *up) publishStatement(s social.Statement) {
+	u.t.Helper()
+	conn, err := nats.Connect("nats://" + u.at["nats"])
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := conn.JetStream()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	line := wire.AppendStatement(nil, &s)
+	if _, err := js.PublishMsg(&nats.Msg{Subject: topology.StatementsSubject, Data: wire.EncodeOne(line),
+		Header: nats.Header{topology.HeaderSize: {strconv.Itoa(len(line))}, topology.HeaderEvents: {"1"}}}); err != nil {
+		u.t.Fatal(err)
+	}
+}
