@@ -20,16 +20,12 @@ type Observation struct {
 	social.Counters
 }
 
-// InsertCounters stores totals as facts, and has whoever stores a mention of one of the posts from now on look at them:
-// what they change in metrics is then the caller's business. Repeats are harmless; of those told of one post and one
-// time the greatest holds, each total by itself.
+// InsertCounters stores totals as facts. What they change in metrics is the caller's business, and where a mention of the
+// post comes later, that of whoever stores it. Repeats are harmless; of those told of one post and one time the greatest
+// holds, each total by itself.
 func (w *Warehouse) InsertCounters(ctx context.Context, observations []Observation) error {
 	if len(observations) == 0 {
 		return nil
-	}
-	marks := map[social.Key]social.Version{}
-	for i := range observations {
-		marks[observations[i].EventKey] = social.Version{}
 	}
 	rows := rowsOf(len(observations), func(i int) (int64, social.Key) {
 		return observations[i].ObservedAt.UnixMilli(), observations[i].EventKey
@@ -43,7 +39,7 @@ func (w *Warehouse) InsertCounters(ctx context.Context, observations []Observati
 				return err
 			}
 		}
-		return s.putHeads(ctx, marks)
+		return nil
 	})
 }
 
@@ -78,11 +74,9 @@ func (s *sender) insertCounters(ctx context.Context, rows []row, of func(i int32
 // insertTold stores the totals of mentions that were observed at another time than the mention's, as InsertCounters does.
 func (s *sender) insertTold(ctx context.Context, mentions []social.Mention) error {
 	var told []row
-	marks := map[social.Key]social.Version{}
 	for i := range mentions {
 		if m := &mentions[i]; m.Counters != nil && !m.Counters.ObservedAt.Equal(m.Time) {
 			told = append(told, row{index: int32(i), ms: m.Counters.ObservedAt.UnixMilli(), key: halves(m.EventKey)})
-			marks[m.EventKey] = social.Version{}
 		}
 	}
 	slices.SortFunc(told, compareKeys)
@@ -92,7 +86,7 @@ func (s *sender) insertTold(ctx context.Context, mentions []social.Mention) erro
 			return err
 		}
 	}
-	return s.putHeads(ctx, marks)
+	return nil
 }
 
 // nothingTold are the totals of a post of which none was told.

@@ -108,12 +108,12 @@ func TestTotalsThatNeedALook(t *testing.T) {
 		}
 	}
 	same(t, "likes", map[social.Key]int64{later.EventKey: 1, plain.EventKey: 5, together.EventKey: 3, apart.EventKey: 9, silent.EventKey: 7, deleted.EventKey: 4}, likes)
-	contested, _, err := w.Unsettled(t.Context(), events)
+	contested, awaited, err := w.Unsettled(t.Context(), events)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []social.Key{later.EventKey, together.EventKey, apart.EventKey, silent.EventKey, deleted.EventKey}
-	same(t, "to be looked at", unique(want), unique(contested))
+	same(t, "to be looked at", unique(want), unique(append(contested, awaited...)))
 	shown, err := w.Shown(t.Context(), []GainPlace{{plain.Node, epoch.UnixMilli(), plain.EventKey, TotalGain}, {plain.Node, epoch.UnixMilli(), deleted.EventKey, TotalGain}})
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestSelvesContest(t *testing.T) {
 		t.Helper()
 		waits := m
 		waits.Version = self
-		err := w.InsertSelves(t.Context(), []social.Reference{{Mention: waits, Until: m.RecordedTime.Add(time.Hour)}}, Waiting)
+		err := w.InsertSelves(t.Context(), []social.Reference{{Mention: waits, Kept: true}}, Waiting)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -213,8 +214,8 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 }
 
 // Unsettled finds those of the events of which more is known than that they are mentions by their own words: that they
-// were said to be different things, edited or deleted (contested), or that others refer to them (awaited). It does not
-// matter who says so, mentions or selves.
+// were said to be different things, edited or deleted (contested), or that others refer to them or tell their totals
+// (awaited). It does not matter who says so, mentions or selves.
 func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contested, awaited []social.Key, err error) {
 	var event proto.ColFixedStr16
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
@@ -235,17 +236,26 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 			return err
 		}
 		contested = unique(slices.AppendSeq(contested, maps.Keys(heads)))
-		if empty, err := s.empty(ctx, "edges"); empty || err != nil {
-			return err
+		for _, table := range []string{"edges WHERE direction = 'from' AND", "counters WHERE"} {
+			name, _, _ := strings.Cut(table, " ")
+			if empty, err := s.empty(ctx, name); err != nil {
+				return err
+			} else if empty {
+				continue
+			}
+			event.Reset()
+			err := s.ask(ctx, `SELECT DISTINCT event_key FROM `+table+` event_key IN (SELECT key FROM asked)`, events,
+				proto.Results{{Name: "event_key", Data: &event}}, func(i int) { awaited = append(awaited, event[i]) })
+			if err != nil {
+				return err
+			}
 		}
-		event.Reset()
-		return s.ask(ctx, `SELECT DISTINCT event_key FROM edges WHERE event_key IN (SELECT key FROM asked) AND direction = 'from'`, events,
-			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { awaited = append(awaited, event[i]) })
+		return nil
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for what is known of %d events: %w", len(events), err)
 	}
-	return contested, awaited, nil
+	return contested, unique(awaited), nil
 }
 
 // What events say, by the revision and the words of their versions, where mentions of them stand and by themselves.

@@ -80,8 +80,8 @@ SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_type
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
 -- The highest version of an event that holds in any node, as far as it is not just the one version there is: an edit, an
--- earlier time, other words under the same id and time, or, highest of all, its deletion; 0 where there may be such a
--- thing, or totals. Whoever writes a mention looks here, and what is below is stored as taken back: readers need not look.
+-- earlier time, other words under the same id and time, or, highest of all, its deletion; 0 where there may be an
+-- edit. Whoever writes a mention looks here, and what is below is stored as taken back: readers need not look.
 CREATE TABLE IF NOT EXISTS heads
 (
     event_key FixedString(16),

@@ -10,13 +10,15 @@ import (
 	"polyphony/pkg/warehouse"
 )
 
-// engage makes the gains of posts stand as the facts say: how their totals changed from one observation to the next, in
-// every node where they are mentions, and that no share, reaction or view is counted beside a total of these. It is called
-// after every new fact about one of the events, once that is stored, and looks again until nothing changes, as resolve does.
-func (r *resolver) engage(ctx context.Context, events []social.Key) error {
+// engage makes the gains of events stand as the facts say: how their totals changed from one observation to the next, in
+// every node where they are mentions, and that no share, reaction or view is counted beside a total of these, be they
+// single events themselves or such events' posts. It is called after every new fact about one of the events, once that is
+// stored, and looks again until nothing changes, as resolve does. Targets are what they refer to: of those nothing is new,
+// and what else refers to them is not looked at.
+func (r *resolver) engage(ctx context.Context, events, targets []social.Key) error {
 	var changes []warehouse.DecidedGain
 	for range maxRounds {
-		e, err := r.engagement(ctx, events)
+		e, err := r.engagement(ctx, events, targets)
 		if err != nil {
 			return err
 		}
@@ -34,16 +36,17 @@ func (r *resolver) engage(ctx context.Context, events []social.Key) error {
 }
 
 // engagement gathers what is known about those of the events that have totals, and about the single events beside them.
-func (r *resolver) engagement(ctx context.Context, events []social.Key) (*engagement, error) {
+func (r *resolver) engagement(ctx context.Context, events, targets []social.Key) (*engagement, error) {
+	posts := unique(slices.Concat(events, targets))
 	e := &engagement{asked: map[social.Key]bool{}}
-	for _, event := range events {
-		e.asked[event] = true
+	for _, post := range posts {
+		e.asked[post] = true
 	}
-	told, err := r.store.Observations(ctx, events)
+	told, err := r.store.Observations(ctx, posts)
 	if err != nil {
 		return nil, err
 	}
-	standing, err := r.store.Standing(ctx, events)
+	standing, err := r.store.Standing(ctx, posts)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +65,7 @@ func (r *resolver) engagement(ctx context.Context, events []social.Key) (*engage
 	if err != nil {
 		return nil, err
 	}
-	var near []social.Key
+	near := slices.Clone(events)
 	for _, edge := range from {
 		near = append(near, edge.Event)
 	}
@@ -113,11 +116,11 @@ func observations(told map[social.Key][]social.Counters, standing []social.Menti
 
 // engagement is what totals make of the metrics of nodes. It is pure.
 type engagement struct {
-	asked        map[social.Key]bool
+	asked        map[social.Key]bool                    // the posts
 	observations map[social.Key][]social.Counters       // of posts, in the order of time
 	shown        map[warehouse.GainPlace]warehouse.Gain // what counts of them without a gain
 	standing     []social.Mention                       // where those posts ever were mentions
-	near         []social.Mention                       // where those that refer to the events asked ever were mentions
+	near         []social.Mention                       // where events that may be single ones of those posts ever were mentions
 	singles      []warehouse.Single                     // which of them count as single events
 	decided      map[warehouse.GainPlace]warehouse.DecidedGain
 }
@@ -200,8 +203,8 @@ func beside(kind social.Kind, observations []social.Counters) (g warehouse.Gain)
 	return g
 }
 
-// changes are the decisions that differ from those that stand. An event that is near a post asked for, but is a single one
-// of another post, is left to whoever asks for that.
+// changes are the decisions that differ from those that stand. A single event of a post that is not asked for is left to
+// whoever asks for that.
 func (e *engagement) changes() []warehouse.DecidedGain {
 	elsewhere := map[warehouse.GainPlace]bool{}
 	for _, single := range e.singles {

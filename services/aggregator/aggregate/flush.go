@@ -254,7 +254,7 @@ func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error
 		r := &resolver{flush: f, again: again}
 		again = true
 		for part := range slices.Chunk(unique(posts), maxResolved) {
-			if err := r.engage(ctx, part); err != nil {
+			if err := r.engage(ctx, part, nil); err != nil {
 				return err
 			}
 		}

@@ -102,7 +102,7 @@ func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key)
 			if err := r.keep(ctx, t); err != nil {
 				return err
 			}
-			return r.engage(ctx, t.known())
+			return r.engage(ctx, slices.Collect(maps.Keys(t.asked)), slices.Collect(maps.Keys(t.from)))
 		}
 		if err := r.put(ctx, changes); err != nil {
 			return err

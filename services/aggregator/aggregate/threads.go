@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -21,15 +20,6 @@ type thread struct {
 	selves   map[social.Key]*warehouse.Self  // what they would be as mentions, where no mention says it
 	recorded map[social.Key]time.Time        // since when an event is known
 	heads    map[social.Key]social.Version   // of those asked, where known
-}
-
-// known are the events to decide and those that they refer to.
-func (t *thread) known() []social.Key {
-	known := maps.Clone(t.asked)
-	for target := range t.from {
-		known[target] = true
-	}
-	return slices.Collect(maps.Keys(known))
 }
 
 // adopted gives the nodes in which the events are mentions through what they refer to: the least set that holds, from
