@@ -134,7 +134,7 @@ func (ag *Aggregator) keepRaw() time.Duration {
 	return topology.Keep
 }
 
-// insist repeats what ClickHouse could not do yet, for as long as it takes. Every statement may be repeated whole.
+// insist repeats what ClickHouse or NATS could not do yet, for as long as it takes. All of it may be repeated whole.
 func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.Context) error) error {
 	return backoff.RetryNotify(func() error {
 		err := do(ctx)
@@ -151,6 +151,6 @@ func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.C
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		ag.waiting.Store(what, err)
 		ag.metrics.retries.Inc()
-		ag.log.Warn("clickhouse takes nothing, trying again", "doing", what, "error", err, "wait", wait)
+		ag.log.Warn("trying again", "doing", what, "error", err, "wait", wait)
 	})
 }

@@ -84,9 +84,9 @@ func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *wareho
 }
 
 // reject puts on record what can never be processed; under one id it is stored once.
-func (f *flush) reject(ctx context.Context, id string, r *wire.Reject) error {
+func (ag *Aggregator) reject(ctx context.Context, id string, r *wire.Reject) error {
 	frame := wire.AppendReject(nil, r)
-	return f.bus.Publish(ctx, []bus.Message{{
+	return ag.bus.Publish(ctx, []bus.Message{{
 		Subject: topology.RejectSubject("aggregate", string(r.Code)), Data: wire.EncodeOne(frame), ID: id,
 		Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
 	}})

@@ -80,7 +80,7 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	if err := f.stored(ctx, published); err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, events, nil); err != nil {
+	if err := f.resolve(ctx, events, nil, f.again); err != nil {
 		return err
 	}
 	f.metrics.flushed("originals", len(events), time.Since(start))
@@ -95,6 +95,15 @@ func (f *flush) published(ctx context.Context) (sequence uint64, err error) {
 		return err
 	})
 	return sequence, err
+}
+
+// caughtUp waits until all mentions that are published now are stored.
+func (f *flush) caughtUp(ctx context.Context) error {
+	published, err := f.published(ctx)
+	if err != nil {
+		return err
+	}
+	return f.stored(ctx, published)
 }
 
 // storedPeriod is how often storedness is looked at: a fraction of what a flush takes.
@@ -120,193 +129,6 @@ func (f *flush) stored(ctx context.Context, sequence uint64) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// threads stores what is said about events: statements, and references to others. Then it resolves what they change.
-func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
-	start := time.Now()
-	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
-	var statements []social.Statement
-	var references []social.Reference
-	for i := range batch {
-		d := &batch[i]
-		lines, err := decodeFrame(d)
-		switch {
-		case err != nil:
-		case d.Subject == topology.ReferencesSubject:
-			references, err = wire.DecodeReferences(references, lines)
-		default:
-			statements, err = wire.DecodeStatements(statements, lines)
-		}
-		if err != nil {
-			if err := f.foreign(ctx, d, err); err != nil {
-				return err
-			}
-		}
-	}
-	var said []social.Statement
-	var told []warehouse.Observation
-	for i := range statements {
-		if s := &statements[i]; s.Kind == social.Counted {
-			told = append(told, warehouse.Observation{EventKey: s.ObjectKey, Counters: s.Counters})
-		} else {
-			said = append(said, *s)
-		}
-	}
-	var waiting []social.Reference
-	var events []social.Key
-	for i := range references {
-		if m := &references[i].Mention; !references[i].Kept {
-			waiting = append(waiting, references[i])
-			if m.Counters != nil {
-				told = append(told, warehouse.Observation{EventKey: m.EventKey, Counters: *m.Counters})
-			}
-		}
-	}
-	err := f.insist(ctx, "storing statements and references", func(ctx context.Context) error {
-		if err := f.store.InsertStatements(ctx, said); err != nil {
-			return err
-		}
-		if err := f.store.InsertCounters(ctx, told); err != nil {
-			return err
-		}
-		if err := f.store.InsertEdges(ctx, references); err != nil {
-			return err
-		}
-		if err := f.store.InsertSelves(ctx, waiting, warehouse.Waiting); err != nil {
-			return err
-		}
-		about, err := f.say(ctx, said)
-		events = about
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := f.resolve(ctx, events, nil); err != nil {
-		return err
-	}
-	if err := f.engaged(ctx, told); err != nil {
-		return err
-	}
-	if len(references) > len(waiting) { // of the others their mentions say what they are: those must be there
-		published, err := f.published(ctx)
-		if err == nil {
-			err = f.stored(ctx, published)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	referring, err := f.concerned(ctx, references)
-	if err != nil {
-		return err
-	}
-	if err := f.resolve(ctx, nil, referring); err != nil {
-		return err
-	}
-	f.metrics.flushed("threads", len(statements)+len(references), time.Since(start))
-	return nil
-}
-
-// concerned gives the events that their references may change something for: those that name an event which ever was a
-// mention, and of those that are none by themselves also which were one, or of which more is known. Most of what a
-// network tells refers to what concerns nobody; once that does, whoever stores it finds what refers to it.
-func (f *flush) concerned(ctx context.Context, references []social.Reference) (events []social.Key, err error) {
-	var named, own []social.Key
-	for i := range references {
-		named = append(named, references[i].Targets...)
-		if !references[i].Kept {
-			own = append(own, references[i].Mention.EventKey)
-		}
-	}
-	err = f.insist(ctx, "looking for what references are about", func(ctx context.Context) error {
-		located, err := f.store.Located(ctx, unique(append(named, own...)))
-		if err != nil {
-			return err
-		}
-		heads, err := f.store.Heads(ctx, own)
-		if err != nil {
-			return err
-		}
-		events = events[:0]
-		for i := range references {
-			r := &references[i]
-			event := r.Mention.EventKey
-			_, known := heads[event]
-			if known || !r.Kept && located[event] || slices.ContainsFunc(r.Targets, func(target social.Key) bool { return located[target] }) {
-				events = append(events, event)
-			}
-		}
-		return nil
-	})
-	return unique(events), err
-}
-
-// engaged has totals take effect where their posts are mentions already.
-func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error {
-	posts := make([]social.Key, len(told))
-	for i := range told {
-		posts[i] = told[i].EventKey
-	}
-	again := f.again
-	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
-		r := &resolver{flush: f, again: again}
-		again = true
-		for part := range slices.Chunk(unique(posts), maxResolved) {
-			if err := r.engage(ctx, part, nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// say has statements take effect: whoever writes a mention from now on sees that it is deleted, or looks for edits. It gives the
-// events that they are about.
-func (f *flush) say(ctx context.Context, statements []social.Statement) (events []social.Key, err error) {
-	heads, authors := map[social.Key]social.Version{}, map[social.Key]time.Time{}
-	for i := range statements {
-		s := &statements[i]
-		switch {
-		case s.Kind == social.Delete && s.ObjectKey == (social.Key{}):
-			if s.Time.After(authors[s.ObjectAuthor]) {
-				authors[s.ObjectAuthor] = s.Time
-			}
-			continue
-		case s.Kind == social.Delete:
-			heads[s.ObjectKey] = social.Deleted()
-		case s.Kind == social.Edit && heads[s.ObjectKey] != social.Deleted():
-			heads[s.ObjectKey] = social.Mark()
-		}
-		events = append(events, s.ObjectKey)
-	}
-	if err := f.store.PutHeads(ctx, heads); err != nil {
-		return nil, err
-	}
-	if len(authors) == 0 {
-		return events, nil
-	}
-	if err := f.store.PutAuthorHeads(ctx, authors); err != nil {
-		return nil, err
-	}
-	// Mentions whose writers looked before the heads were there are stored by then.
-	published, err := f.published(ctx)
-	if err == nil {
-		err = f.stored(ctx, published)
-	}
-	if err != nil {
-		return nil, err
-	}
-	written, err := f.store.WrittenBy(ctx, authors)
-	if err != nil {
-		return nil, err
-	}
-	clear(heads)
-	for _, event := range written {
-		heads[event] = social.Deleted()
-	}
-	return append(events, written...), f.store.PutHeads(ctx, heads)
 }
 
 // rejects stores what is wrong with rejected events, without their bytes: those stay in the sealed stream.

@@ -10,20 +10,19 @@ import (
 	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
-	"polyphony/pkg/warehouse"
 	"polyphony/pkg/wire"
 )
 
 // resolve makes events stand as the facts about them say, and what refers to them with them: it takes back what was
 // deleted, edited away or happened earlier, routes edits anew, and finds who belongs to a node through its thread.
 //
-// It is called after every new fact about an event, or reference of one, once that is stored and before it is
-// acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of two that resolve at once the
-// one that stored last sees what both did, and what stands in the end follows from the facts alone.
-func (f *flush) resolve(ctx context.Context, events, referring []social.Key) error {
-	again := f.again
-	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
-		r := &resolver{flush: f, again: again}
+// It is called after every new fact about one of the events, or reference of one, once that is stored and before it is
+// acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of
+// two that resolve at once the one that stored last sees what both did, and what stands in the end follows from the facts
+// alone. Again says that somebody may have begun this before, and died before the end.
+func (ag *Aggregator) resolve(ctx context.Context, events, referring []social.Key, again bool) error {
+	return ag.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
+		r := &resolver{Aggregator: ag, again: again}
 		again = true
 		for part := range slices.Chunk(unique(append(events, referring...)), maxAsked) {
 			contested, awaited, err := r.store.Unsettled(ctx, part)
@@ -66,7 +65,7 @@ func unique(events []social.Key) []social.Key {
 const (
 	// maxAsked bounds the events of one question: the more there are, the less each costs.
 	maxAsked = 100_000
-	// maxResolved bounds the events resolved at once, and with them memory.
+	// maxResolved bounds the events that one settling begins with. What refers to them comes on top, some 5 KB each.
 	maxResolved = 20_000
 	// maxPut bounds what is published before it is stored, some 10 MiB.
 	maxPut = 10_000
@@ -74,9 +73,10 @@ const (
 	maxRounds = 20
 )
 
+// resolver is one attempt to resolve.
 type resolver struct {
-	*flush
-	again bool // somebody may have begun this before, and died before the end
+	*Aggregator
+	again bool
 }
 
 // settle settles contested events and those that others refer to or that refer to others.
@@ -270,82 +270,6 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 	return r.put(ctx, gone)
 }
 
-// read gathers the events, all that refers to them at any depth, and what those refer to.
-func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
-	t = &thread{asked: map[social.Key]bool{}, standing: map[social.Key][]social.Mention{}, from: map[social.Key][]warehouse.Edge{},
-		selves: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
-	for _, event := range events {
-		t.asked[event] = true
-	}
-	known := map[social.Key]bool{}
-	for next := events; len(next) > 0; {
-		to, from, err := r.store.Edges(ctx, next)
-		if err != nil {
-			return nil, err
-		}
-		for _, edge := range to {
-			t.from[edge.Target] = append(t.from[edge.Target], edge)
-			t.see(edge.Event, edge.Recorded)
-			known[edge.Target] = true
-		}
-		next = nil
-		for _, edge := range from {
-			if !t.asked[edge.Event] {
-				t.asked[edge.Event] = true
-				next = append(next, edge.Event)
-			}
-		}
-	}
-	maps.Copy(known, t.asked)
-	all := slices.Collect(maps.Keys(known))
-	standing, err := r.store.Standing(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	for i := range standing {
-		row := &standing[i]
-		t.standing[row.EventKey] = append(t.standing[row.EventKey], *row)
-		if !row.Retracted {
-			t.see(row.EventKey, row.RecordedTime)
-		}
-	}
-	selves, err := r.store.Selves(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	for i := range selves { // what was edited stands after what was waiting, in its place
-		if self := &selves[i]; self.Part != warehouse.Before && !slices.ContainsFunc(t.standing[self.Mention.EventKey], outdone(self)) {
-			t.selves[self.Mention.EventKey] = self
-		}
-	}
-	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
-	return t, err
-}
-
-// outdone finds mentions that say something newer than a self, by their own words.
-func outdone(self *warehouse.Self) func(social.Mention) bool {
-	return func(row social.Mention) bool {
-		return says(&row) && self.Mention.Version.Words().Less(row.Version.Words())
-	}
-}
-
-// listen finds out what events say that are wanted in a thread and known only as mentions elsewhere.
-func (r *resolver) listen(ctx context.Context, t *thread, wanted map[social.Key]map[social.Node]bool) error {
-	said, err := r.store.FirstWritten(ctx, t.silent(wanted))
-	for i := range said {
-		m := said[i].Mention
-		t.selves[m.EventKey] = &warehouse.Self{Mention: m, Kept: true}
-	}
-	return err
-}
-
-// see notes when an event became known, the earliest of all records.
-func (t *thread) see(event social.Key, at time.Time) {
-	if was, ok := t.recorded[event]; !ok || at.Before(was) {
-		t.recorded[event] = at
-	}
-}
-
 // put publishes mentions and retractions and stores them. Publishing first means that nobody dies knowing in ClickHouse
 // what no subscriber was told.
 func (r *resolver) put(ctx context.Context, mentions []social.Mention) error {
@@ -389,39 +313,4 @@ func batches(origin string, mentions []social.Mention) []bus.Message {
 		}
 	}
 	return messages
-}
-
-// keep has what waited and is a mention now stay as long as that does.
-func (r *resolver) keep(ctx context.Context, t *thread) error {
-	var selves, edited []social.Reference
-	kept := map[social.Key]bool{}
-	for event := range t.asked {
-		self := t.selves[event]
-		if self == nil || self.Kept || !slices.ContainsFunc(t.standing[event], func(m social.Mention) bool { return !m.Retracted }) {
-			continue
-		}
-		kept[event] = true
-		reference := social.Reference{Mention: self.Mention, Sealed: self.Sealed, Kept: true}
-		if self.Part == warehouse.Edited {
-			edited = append(edited, reference)
-		} else {
-			selves = append(selves, reference)
-		}
-	}
-	var edges []social.Reference
-	for _, list := range t.from {
-		for _, edge := range list {
-			if kept[edge.Event] {
-				edges = append(edges, social.Reference{Kept: true, Until: edge.Until, Targets: []social.Key{edge.Target},
-					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: t.selves[edge.Event].Mention.Time}})
-			}
-		}
-	}
-	if err := r.store.InsertEdges(ctx, edges); err != nil {
-		return err
-	}
-	if err := r.store.InsertSelves(ctx, selves, warehouse.Waiting); err != nil {
-		return err
-	}
-	return r.store.InsertSelves(ctx, edited, warehouse.Edited)
 }

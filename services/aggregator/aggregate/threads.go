@@ -1,209 +1,212 @@
 package aggregate
 
 import (
+	"context"
 	"slices"
 	"time"
 
+	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
+	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
+	"polyphony/pkg/wire"
 )
 
-// thread is what is known about a set of events, in which is all that refers to any of them, and about what they refer
-// to. It decides which of them are mentions through others. It is pure.
-//
-// How the events of the set stand through their threads is never a reason to stand so. What they refer to outside of the
-// set does not depend on them; who changes how that stands has them in a set of its own.
-type thread struct {
-	asked    map[social.Key]bool             // the events to decide
-	standing map[social.Key][]social.Mention // where they ever were mentions
-	from     map[social.Key][]warehouse.Edge // what refers to an event
-	selves   map[social.Key]*warehouse.Self  // what they would be as mentions, where no mention says it
-	recorded map[social.Key]time.Time        // since when an event is known
-	heads    map[social.Key]social.Version   // of those asked, where known
+// threads stores what is said about events, then resolves what that changes: first for the events that statements are
+// about, then for those that refer to others.
+func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
+	start := time.Now()
+	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
+	h, err := f.hear(ctx, batch)
+	if err != nil {
+		return err
+	}
+	var events []social.Key
+	err = f.insist(ctx, "storing statements and references", func(ctx context.Context) (err error) {
+		events, err = f.remember(ctx, h)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.resolve(ctx, events, nil, f.again); err != nil {
+		return err
+	}
+	if err := f.engaged(ctx, h.told); err != nil {
+		return err
+	}
+	if len(h.references) > len(h.waiting) { // of the others their mentions say what they are: those must be there
+		if err := f.caughtUp(ctx); err != nil {
+			return err
+		}
+	}
+	referring, err := f.concerned(ctx, h.references)
+	if err != nil {
+		return err
+	}
+	if err := f.resolve(ctx, nil, referring, f.again); err != nil {
+		return err
+	}
+	f.metrics.flushed("threads", h.lines, time.Since(start))
+	return nil
 }
 
-// adopted gives the nodes in which the events are mentions through what they refer to: the least set that holds, from
-// the mentions by their own words or account, down along the references. So two replies to each other hold up nobody.
-func (t *thread) adopted() map[social.Key]map[social.Node]bool {
-	nodes := map[social.Key]map[social.Node]bool{}
-	type step struct {
-		event social.Key
-		node  social.Node
-	}
-	var queue []step
-	for event, rows := range t.standing {
-		for i := range rows {
-			if says(&rows[i]) || !rows[i].Retracted && !t.asked[event] {
-				queue = append(queue, step{event, rows[i].Node})
+// hearsay is what a batch says about events.
+type hearsay struct {
+	said       []social.Statement // edits and deletions
+	told       []warehouse.Observation
+	references []social.Reference
+	waiting    []social.Reference // those of them that are no mentions by themselves
+	lines      int
+}
+
+// hear reads a batch.
+func (f *flush) hear(ctx context.Context, batch []bus.Delivery) (*hearsay, error) {
+	h := &hearsay{}
+	var statements []social.Statement
+	for i := range batch {
+		d := &batch[i]
+		lines, err := decodeFrame(d)
+		switch {
+		case err != nil:
+		case d.Subject == topology.ReferencesSubject:
+			h.references, err = wire.DecodeReferences(h.references, lines)
+		default:
+			statements, err = wire.DecodeStatements(statements, lines)
+		}
+		if err != nil {
+			if err := f.foreign(ctx, d, err); err != nil {
+				return nil, err
 			}
 		}
 	}
-	for len(queue) > 0 {
-		step1 := queue[len(queue)-1]
-		queue = queue[:len(queue)-1]
-		for _, edge := range t.from[step1.event] {
-			if nodes[edge.Event][step1.node] || !t.stands(edge.Event) || t.recorded[step1.event].After(edge.Until) {
-				continue
-			}
-			if nodes[edge.Event] == nil {
-				nodes[edge.Event] = map[social.Node]bool{}
-			}
-			nodes[edge.Event][step1.node] = true
-			queue = append(queue, step{edge.Event, step1.node})
+	h.lines = len(statements) + len(h.references)
+	for i := range statements {
+		if s := &statements[i]; s.Kind == social.Counted {
+			h.told = append(h.told, warehouse.Observation{EventKey: s.ObjectKey, Counters: s.Counters})
+		} else {
+			h.said = append(h.said, *s)
 		}
 	}
-	return nodes
-}
-
-// says reports whether a row is a mention by its own words or account that holds.
-func says(row *social.Mention) bool { return !row.Retracted && row.Via != social.ViaThread }
-
-// stands reports whether anything is left of an event: deleted ones have neither words nor a self.
-func (t *thread) stands(event social.Key) bool {
-	if t.selves[event] != nil {
-		return true
-	}
-	for i := range t.standing[event] {
-		if says(&t.standing[event][i]) {
-			return true
+	for i := range h.references {
+		if m := &h.references[i].Mention; !h.references[i].Kept {
+			h.waiting = append(h.waiting, h.references[i])
+			if m.Counters != nil {
+				h.told = append(h.told, warehouse.Observation{EventKey: m.EventKey, Counters: *m.Counters})
+			}
 		}
 	}
-	return false
+	return h, nil
 }
 
-// wanted gives the nodes in which events are mentions through their threads alone.
-func (t *thread) wanted() map[social.Key]map[social.Node]bool {
-	wanted := t.adopted()
-	for event, nodes := range wanted {
-		if !t.asked[event] {
-			delete(wanted, event)
+// remember stores what was heard and gives the events that edits and deletions are about.
+func (f *flush) remember(ctx context.Context, h *hearsay) (events []social.Key, err error) {
+	if err := f.store.InsertStatements(ctx, h.said); err != nil {
+		return nil, err
+	}
+	if err := f.store.InsertCounters(ctx, h.told); err != nil {
+		return nil, err
+	}
+	if err := f.store.InsertEdges(ctx, h.references); err != nil {
+		return nil, err
+	}
+	if err := f.store.InsertSelves(ctx, h.waiting, warehouse.Waiting); err != nil {
+		return nil, err
+	}
+	return f.say(ctx, h.said)
+}
+
+// say has statements take effect: whoever writes a mention from now on sees that it is deleted, or looks for edits. It gives the
+// events that they are about.
+func (f *flush) say(ctx context.Context, statements []social.Statement) (events []social.Key, err error) {
+	heads, authors := map[social.Key]social.Version{}, map[social.Key]time.Time{}
+	for i := range statements {
+		s := &statements[i]
+		switch {
+		case s.Kind == social.Delete && s.ObjectKey == (social.Key{}):
+			if s.Time.After(authors[s.ObjectAuthor]) {
+				authors[s.ObjectAuthor] = s.Time
+			}
 			continue
+		case s.Kind == social.Delete:
+			heads[s.ObjectKey] = social.Deleted()
+		case s.Kind == social.Edit && heads[s.ObjectKey] != social.Deleted():
+			heads[s.ObjectKey] = social.Mark()
 		}
-		for i := range t.standing[event] {
-			if row := &t.standing[event][i]; says(row) {
-				delete(nodes, row.Node) // its own words stand before its thread
+		events = append(events, s.ObjectKey)
+	}
+	if err := f.store.PutHeads(ctx, heads); err != nil {
+		return nil, err
+	}
+	if len(authors) == 0 {
+		return events, nil
+	}
+	if err := f.store.PutAuthorHeads(ctx, authors); err != nil {
+		return nil, err
+	}
+	if err := f.caughtUp(ctx); err != nil { // mentions whose writers looked before the heads were there
+		return nil, err
+	}
+	written, err := f.store.WrittenBy(ctx, authors)
+	if err != nil {
+		return nil, err
+	}
+	clear(heads)
+	for _, event := range written {
+		heads[event] = social.Deleted()
+	}
+	return append(events, written...), f.store.PutHeads(ctx, heads)
+}
+
+// engaged has totals take effect where their posts are mentions already.
+func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error {
+	posts := make([]social.Key, len(told))
+	for i := range told {
+		posts[i] = told[i].EventKey
+	}
+	again := f.again
+	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
+		r := &resolver{Aggregator: f.Aggregator, again: again}
+		again = true
+		for part := range slices.Chunk(unique(posts), maxResolved) {
+			if err := r.engage(ctx, part, nil); err != nil {
+				return err
 			}
 		}
-	}
-	return wanted
+		return nil
+	})
 }
 
-// silent are the events that are missing somewhere, and of which only a mention elsewhere says what they are.
-func (t *thread) silent(wanted map[social.Key]map[social.Node]bool) (events []social.Key) {
-	for event, nodes := range wanted {
-		missing := len(nodes)
-		for i := range t.standing[event] {
-			if row := &t.standing[event][i]; nodes[row.Node] && t.current(row) {
-				missing--
+// concerned gives the events that their references may change something for: those that name an event which ever was a
+// mention, and of those that are none by themselves also which were one, or of which more is known. Most of what a
+// network tells refers to what concerns nobody; once that does, whoever stores it finds what refers to it.
+func (f *flush) concerned(ctx context.Context, references []social.Reference) (events []social.Key, err error) {
+	var named, own []social.Key
+	for i := range references {
+		named = append(named, references[i].Targets...)
+		if !references[i].Kept {
+			own = append(own, references[i].Mention.EventKey)
+		}
+	}
+	err = f.insist(ctx, "looking for what references are about", func(ctx context.Context) error {
+		located, err := f.store.Located(ctx, unique(append(named, own...)))
+		if err != nil {
+			return err
+		}
+		heads, err := f.store.Heads(ctx, own)
+		if err != nil {
+			return err
+		}
+		events = events[:0]
+		for i := range references {
+			r := &references[i]
+			event := r.Mention.EventKey
+			_, known := heads[event]
+			if known || !r.Kept && located[event] || slices.ContainsFunc(r.Targets, func(target social.Key) bool { return located[target] }) {
+				events = append(events, event)
 			}
 		}
-		if missing > 0 && t.selves[event] == nil {
-			events = append(events, event)
-		}
-	}
-	return events
-}
-
-// current reports whether a row is a mention through a thread that says what its event says now, by itself or elsewhere.
-// A version tells other words from the same.
-func (t *thread) current(row *social.Mention) bool {
-	if row.Retracted || says(row) {
-		return false
-	}
-	same := func(m *social.Mention) bool { return row.Version.Words() == m.Version.Words() }
-	if self := t.selves[row.EventKey]; self != nil {
-		return same(&self.Mention)
-	}
-	rows := t.standing[row.EventKey]
-	for i := range rows {
-		if says(&rows[i]) && same(&rows[i]) {
-			return true
-		}
-	}
-	return false
-}
-
-// changes are what is to be published so that the events stand as wanted. Each has a version above what stands there
-// now; of two resolvers that decide at once the one that wrote last looks again, see resolve.
-func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Mention {
-	var changes []social.Mention
-	for event := range t.asked {
-		self, rows, nodes := t.selves[event], t.standing[event], wanted[event]
-		for i := range rows {
-			row := &rows[i]
-			switch {
-			case row.Retracted || says(row):
-			case !nodes[row.Node]:
-				if gone, ok := leaves(row); ok {
-					changes = append(changes, gone)
-				}
-			case t.current(row):
-				delete(nodes, row.Node)
-			case self == nil:
-			case self.Mention.Time.Before(row.Time):
-				gone := *row
-				gone.Retracted, gone.Version = true, social.Floor(revisionOf(self.Mention.Version), self.Mention.Time)
-				changes = append(changes, gone)
-			}
-		}
-		if self == nil || t.behind(event) {
-			continue
-		}
-		for _, node := range sorted(nodes) {
-			if m, ok := joins(self, node, rows); ok {
-				changes = append(changes, m)
-			}
-		}
-	}
-	return changes
-}
-
-// behind reports whether a self is known to be superseded by one that was not there yet when it was read. Whoever stores
-// that one decides the event again.
-func (t *thread) behind(event social.Key) bool {
-	head, ok := t.heads[event]
-	self := t.selves[event].Mention
-	self.Via = social.ViaText
-	_, gone := self.TakenBack(head)
-	return ok && gone
-}
-
-// leaves takes back a mention that has lost its thread. One that was in and out thousands of times stays where it is.
-func leaves(row *social.Mention) (gone social.Mention, ok bool) {
-	gone = *row
-	gone.Retracted = true
-	gone.Version, ok = row.Version.Next()
-	return gone, ok
-}
-
-// joins makes a mention of an event in a node of its thread, again only so often.
-func joins(self *warehouse.Self, node social.Node, rows []social.Mention) (m social.Mention, ok bool) {
-	m = self.Mention
-	m.Node, m.Via = node, social.ViaThread
-	m.Products, m.Competitors, m.Topics = nil, nil, nil // those of another division
-	m.Version = self.Mention.Version.Words()
-	for i := range rows {
-		row := &rows[i]
-		if row.Node == node && !row.Version.Own() && row.Version.Words() == m.Version.Words() && m.Version.Less(row.Version) {
-			m.Version = row.Version
-		}
-	}
-	m.Version, ok = m.Version.Next()
-	return m, ok
-}
-
-func revisionOf(v social.Version) time.Time {
-	if ms := v.Revision(); ms > 0 {
-		return time.UnixMilli(int64(ms))
-	}
-	return time.Time{}
-}
-
-func sorted(nodes map[social.Node]bool) []social.Node {
-	var list []social.Node
-	for node := range nodes {
-		list = append(list, node)
-	}
-	slices.SortFunc(list, social.Node.Compare)
-	return list
+		return nil
+	})
+	return unique(events), err
 }
