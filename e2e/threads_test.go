@@ -22,7 +22,8 @@ const (
 )
 
 // TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, by two
-// enrichers and two aggregators, the mentions, the metrics and what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
+// enrichers and two aggregators of which two are killed on the way, with merges in between, the mentions, the metrics and
+// what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
 func TestHistories(t *testing.T) {
 	histories, seed := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1)
 	if testing.Short() {
@@ -40,8 +41,16 @@ func TestHistories(t *testing.T) {
 	}
 	u := startUp(t, "--nodes", directory)
 	at := "POLYPHONY_NATS_URL=nats://" + u.at["nats"]
-	startService(t, "enricher", at, "POLYPHONY_AUTHOR_KEY_FILE="+filepath.Join(u.data, "author.key")).awaitReady()
-	startService(t, "aggregator", at, "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
+	others := func() []*service {
+		return []*service{
+			startService(t, "enricher", at, "POLYPHONY_AUTHOR_KEY_FILE="+filepath.Join(u.data, "author.key")),
+			startService(t, "aggregator", at, "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]),
+		}
+	}
+	second := others()
+	for _, s := range second {
+		s.awaitReady()
+	}
 	r := rand.New(rand.NewPCG(uint64(seed), 0))
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
 	copyFile := filepath.Join(t.TempDir(), "copy")
@@ -54,15 +63,34 @@ func TestHistories(t *testing.T) {
 				all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
 			}
 		}
-		u.tell(all[round:], first/atOnce%2 == 0)
+		switch first / atOnce % 8 {
+		case 0, 4: // with a pause, what comes later finds decided what came before
+			u.tell(all[round:], u.settle)
+		case 1:
+			u.tell(all[round:], func() {
+				for _, s := range second {
+					s.kill()
+				}
+				second = others()
+			})
+		case 2, 6: // what is merged away nobody can look at
+			u.tell(all[round:], func() {
+				u.settle()
+				for _, table := range []string{"mentions_store", "locations", "heads", "selves", "edges", "counters", "gains", "statements", "originals", "touches"} {
+					u.sql("OPTIMIZE TABLE " + table + " FINAL")
+				}
+			})
+		default:
+			u.tell(all[round:], func() {})
+		}
 		u.copied("--file", copyFile)
 	}
 	u.mustShow(all, copyFile)
 }
 
-// tell sends the first pieces of histories, then the second ones, and so on, and waits until all is read; with a pause,
-// what comes later finds decided what came before.
-func (u *up) tell(all []told, pause bool) {
+// tell sends the first pieces of histories, then the second ones, and so on, with something between any two, and waits
+// until all is read.
+func (u *up) tell(all []told, between func()) {
 	u.t.Helper()
 	for piece := range pieces {
 		var body strings.Builder
@@ -75,8 +103,8 @@ func (u *up) tell(all []told, pause bool) {
 		for part := range chunks(body.String(), 1<<20) {
 			u.post([]byte(part), "application/x-ndjson", nil)
 		}
-		if pause {
-			u.settle()
+		if piece < pieces-1 {
+			between()
 		}
 	}
 	u.settle()
