@@ -5,11 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// Mention is one event as it concerns one node, enriched and pseudonymised. It is a fact: its key (Node, EventKey) and
-// its content follow from the event and the rules version alone.
+// Mention is one event as it concerns one node, enriched and pseudonymised. It is a fact: its key (Node, EventKey,
+// Time) and its content follow from the event and the rules version alone.
 type Mention struct {
 	Node     Node
 	EventKey Key
@@ -131,6 +132,12 @@ func (k Key) String() string {
 
 // Compare orders keys as the tables do.
 func (k Key) Compare(o Key) int { return bytes.Compare(k[:], o[:]) }
+
+// Distinct sorts keys, in their own memory, and leaves each once.
+func Distinct(keys []Key) []Key {
+	slices.SortFunc(keys, Key.Compare)
+	return slices.Compact(keys)
+}
 
 // ParseKey reads what String writes.
 func ParseKey(s string) (Key, error) {

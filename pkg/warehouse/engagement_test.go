@@ -113,7 +113,7 @@ func TestTotalsThatNeedALook(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []social.Key{later.EventKey, together.EventKey, apart.EventKey, silent.EventKey, deleted.EventKey}
-	same(t, "to be looked at", unique(want), unique(append(contested, awaited...)))
+	same(t, "to be looked at", social.Distinct(want), social.Distinct(append(contested, awaited...)))
 	shown, err := w.Shown(t.Context(), []GainPlace{{plain.Node, epoch.UnixMilli(), plain.EventKey, TotalGain}, {plain.Node, epoch.UnixMilli(), deleted.EventKey, TotalGain}})
 	if err != nil {
 		t.Fatal(err)

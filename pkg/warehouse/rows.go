@@ -235,7 +235,7 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 		if err != nil {
 			return err
 		}
-		contested = unique(slices.AppendSeq(contested, maps.Keys(heads)))
+		contested = social.Distinct(slices.AppendSeq(contested, maps.Keys(heads)))
 		for _, table := range []string{"edges WHERE direction = 'from' AND", "counters WHERE"} {
 			name, _, _ := strings.Cut(table, " ")
 			if empty, err := s.empty(ctx, name); err != nil {
@@ -255,7 +255,7 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contest
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for what is known of %d events: %w", len(events), err)
 	}
-	return contested, unique(awaited), nil
+	return contested, social.Distinct(awaited), nil
 }
 
 // What events say, by the revision and the words of their versions, where mentions of them stand and by themselves.
@@ -305,11 +305,6 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 		return nil, fmt.Errorf("reading what %d authors wrote: %w", len(authors), err)
 	}
 	return events, nil
-}
-
-func unique(keys []social.Key) []social.Key {
-	slices.SortFunc(keys, social.Key.Compare)
-	return slices.Compact(keys)
 }
 
 // AuthorHeads reads until when all that authors wrote is deleted, for those who asked for it.

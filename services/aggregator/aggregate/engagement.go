@@ -37,7 +37,7 @@ func (r *resolver) engage(ctx context.Context, events, targets []social.Key) err
 
 // engagement gathers what is known about those of the events that have totals, and about the single events beside them.
 func (r *resolver) engagement(ctx context.Context, events, targets []social.Key) (*engagement, error) {
-	posts := unique(slices.Concat(events, targets))
+	posts := social.Distinct(slices.Concat(events, targets))
 	e := &engagement{asked: map[social.Key]bool{}}
 	for _, post := range posts {
 		e.asked[post] = true
@@ -69,7 +69,7 @@ func (r *resolver) engagement(ctx context.Context, events, targets []social.Key)
 	for _, edge := range from {
 		near = append(near, edge.Event)
 	}
-	if e.near, err = r.store.Standing(ctx, unique(near)); err != nil {
+	if e.near, err = r.store.Standing(ctx, social.Distinct(near)); err != nil {
 		return nil, err
 	}
 	if e.singles, err = r.store.Singles(ctx, placesOf(e.near, warehouse.SingleGain)); err != nil {

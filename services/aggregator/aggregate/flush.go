@@ -188,6 +188,7 @@ func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 }
 
 func (f *flush) unreadable(d *bus.Delivery, why error) {
-	f.metrics.unreadable.WithLabelValues(d.Subject[:min(len(d.Subject), len("social.mentions"))]).Inc()
+	tokens := strings.SplitN(d.Subject, ".", 3)
+	f.metrics.unreadable.WithLabelValues(strings.Join(tokens[:min(len(tokens), 2)], ".")).Inc()
 	f.log.Error("a message cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", why)
 }

@@ -24,7 +24,7 @@ func (ag *Aggregator) resolve(ctx context.Context, events, referring []social.Ke
 	return ag.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
 		r := &resolver{Aggregator: ag, again: again}
 		again = true
-		for part := range slices.Chunk(unique(append(events, referring...)), maxAsked) {
+		for part := range slices.Chunk(social.Distinct(append(events, referring...)), maxAsked) {
 			contested, awaited, err := r.store.Unsettled(ctx, part)
 			if err != nil {
 				return err
@@ -35,7 +35,7 @@ func (ag *Aggregator) resolve(ctx context.Context, events, referring []social.Ke
 					threaded = append(threaded, event)
 				}
 			}
-			if err := r.settleAll(ctx, contested, unique(threaded)); err != nil {
+			if err := r.settleAll(ctx, contested, social.Distinct(threaded)); err != nil {
 				return err
 			}
 		}
@@ -55,11 +55,6 @@ func (r *resolver) settleAll(ctx context.Context, contested, threaded []social.K
 		}
 	}
 	return nil
-}
-
-func unique(events []social.Key) []social.Key {
-	slices.SortFunc(events, social.Key.Compare)
-	return slices.Compact(events)
 }
 
 const (

@@ -168,7 +168,7 @@ func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error
 	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
 		r := &resolver{Aggregator: f.Aggregator, again: again}
 		again = true
-		for part := range slices.Chunk(unique(posts), maxResolved) {
+		for part := range slices.Chunk(social.Distinct(posts), maxResolved) {
 			if err := r.engage(ctx, part, nil); err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func (f *flush) concerned(ctx context.Context, references []social.Reference) (e
 		}
 	}
 	err = f.insist(ctx, "looking for what references are about", func(ctx context.Context) error {
-		located, err := f.store.Located(ctx, unique(append(named, own...)))
+		located, err := f.store.Located(ctx, social.Distinct(append(named, own...)))
 		if err != nil {
 			return err
 		}
@@ -208,5 +208,5 @@ func (f *flush) concerned(ctx context.Context, references []social.Reference) (e
 		}
 		return nil
 	})
-	return unique(events), err
+	return social.Distinct(events), err
 }
