@@ -187,11 +187,17 @@ func kindOf(node ast.Node) string {
 	return ""
 }
 
+// maxThreadWait is a year: replies to what is older are rare, and all that replies to nobody known waits as long.
+const maxThreadWait = 365 * 24 * time.Hour
+
 func readCompany(root value) *Company {
 	o := open("company", root)
 	c := &Company{ID: o.id("company"), Title: o.text("title"), Names: o.texts("names"), doc: root.doc}
 	c.Lateness = o.duration("lateness", 720*time.Hour)
-	c.ThreadWait = o.duration("thread_wait", 24*time.Hour)
+	if c.ThreadWait = o.duration("thread_wait", 24*time.Hour); c.ThreadWait > maxThreadWait {
+		m, _ := o.get("thread_wait")
+		m.fault("thread_wait: at most %dd, what waits is stored for three times as long", maxThreadWait/(24*time.Hour))
+	}
 	if c.Title == "" {
 		c.Title = c.ID
 	}

@@ -3,7 +3,9 @@ package wire
 import (
 	"bytes"
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segmentio/encoding/json"
@@ -70,10 +72,18 @@ func decodeReference(line []byte) (r social.Reference, err error) {
 	if raw.Kept {
 		r.Mention.Time, r.Mention.RecordedTime = time.UnixMilli(raw.Time).UTC(), time.UnixMilli(raw.Since).UTC()
 		r.Mention.EventKey, err = social.ParseKey(raw.Event)
-		return r, err
+	} else {
+		r.Mention, err = DecodeMentionData(raw.Data)
 	}
-	r.Mention, err = DecodeMentionData(raw.Data)
-	return r, err
+	switch {
+	case err != nil:
+		return r, err
+	case !social.ValidTime(r.Until) || !social.ValidTime(r.Mention.Time) || !social.ValidTime(r.Mention.RecordedTime):
+		return r, errors.New("a time that the tables have no place for")
+	case r.Mention.EventKey == (social.Key{}) || len(r.Targets) == 0 || slices.Contains(r.Targets, social.Key{}):
+		return r, errors.New("it refers from or to nothing")
+	}
+	return r, nil
 }
 
 // DecodeMentionData reads what AppendMentionData writes, also of no node. Strings alias data.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,6 +85,17 @@ func decodeStatement(line []byte) (s social.Statement, err error) {
 	if s.ObjectKey, err = social.ParseKey(raw.ObjectKey); err != nil {
 		return s, err
 	}
-	s.ObjectAuthor, err = social.ParseKey(raw.ObjectAuthor)
-	return s, err
+	if s.ObjectAuthor, err = social.ParseKey(raw.ObjectAuthor); err != nil {
+		return s, err
+	}
+	ofAuthor := s.Kind == social.Delete && s.ObjectAuthor != (social.Key{})
+	switch {
+	case !social.ValidTime(s.Time) || !social.ValidTime(s.RecordedTime):
+		return s, errors.New("a time that the tables have no place for")
+	case s.Key == (social.Key{}) || s.ObjectKey == (social.Key{}) && !ofAuthor:
+		return s, errors.New("it is about nothing")
+	case s.Kind == social.Counted && raw.Counters == nil:
+		return s, errors.New("it tells no totals")
+	}
+	return s, nil
 }
