@@ -18,7 +18,7 @@ type Part int8
 // The parts, numbered as in the table.
 const (
 	Waiting Part = 1 // refers to others and is no mention by itself
-	Edited  Part = 2 // refers to others, as edited
+	Edited  Part = 2 // was edited, as it is now
 	Before  Part = 3 // was edited, as first written
 )
 

@@ -102,8 +102,7 @@ ORDER BY author_key
 SETTINGS index_granularity = 256, auto_statistics_types = '';
 
 -- What an event would be as a mention of any node, where no mention says it: of each that refers to others and is none by
--- itself ('waiting'), of each that refers to others and was edited ('edited'), and of each that was edited ('before', as it
--- was first written). The version is the whole of it, with the time. What waits for its post is dropped when it has waited
+-- itself ('waiting'), and of each that was edited, as it is now ('edited') and as it was first written ('before'). The version is the whole of it, with the time. What waits for its post is dropped when it has waited
 -- long enough; what is a mention is `kept` as long as those.
 CREATE TABLE IF NOT EXISTS selves
 (

@@ -23,18 +23,9 @@ func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.K
 	if err != nil || len(edits) == 0 {
 		return nil, err
 	}
-	edited := slices.Collect(maps.Keys(edits))
-	bases, err := r.bases(ctx, edited)
+	bases, err := r.bases(ctx, slices.Collect(maps.Keys(edits)))
 	if err != nil {
 		return nil, err
-	}
-	to, _, err := r.store.Edges(ctx, edited)
-	if err != nil {
-		return nil, err
-	}
-	refers := map[social.Key]bool{}
-	for _, edge := range to {
-		refers[edge.Event] = true
 	}
 	var mentions []social.Mention
 	var selves []social.Reference
@@ -53,9 +44,7 @@ func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.K
 		}
 		versions[event] = becomes.Self.Version
 		mentions = append(mentions, becomes.Mentions...)
-		if refers[event] {
-			selves = append(selves, social.Reference{Mention: becomes.Self, Sealed: base.Sealed, Kept: true})
-		}
+		selves = append(selves, social.Reference{Mention: becomes.Self, Sealed: base.Sealed, Kept: true}) // what it refers to may be heard later
 	}
 	if err := r.store.InsertSelves(ctx, selves, warehouse.Edited); err != nil {
 		return nil, err
