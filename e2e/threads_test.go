@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	orders = 5   // in which each history is told
-	pieces = 3   // in which each is told
-	atOnce = 500 // histories that are told side by side
+	orders = 5 // in which each history is told
+	pieces = 3 // in which each is told
 )
 
 // TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, by two
 // enrichers and two aggregators of which two are killed on the way, with merges in between, the mentions, the metrics and
-// what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and _SEED make it longer or other.
+// what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and
+// _SEED make it longer or other, and with _AT_ONCE more of them are told side by side, which is faster.
 func TestHistories(t *testing.T) {
-	histories, seed := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1)
+	histories, seed, atOnce := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1), setting(t, "AT_ONCE", 500)
 	if testing.Short() {
 		histories = 200
 	}
