@@ -108,12 +108,12 @@ func TestTotalsThatNeedALook(t *testing.T) {
 		}
 	}
 	same(t, "likes", map[social.Key]int64{later.EventKey: 1, plain.EventKey: 5, together.EventKey: 3, apart.EventKey: 9, silent.EventKey: 7, deleted.EventKey: 4}, likes)
-	contested, awaited, err := w.Unsettled(t.Context(), events)
+	unsettled, err := w.Unsettled(t.Context(), events)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []social.Key{later.EventKey, together.EventKey, apart.EventKey, silent.EventKey, deleted.EventKey}
-	same(t, "to be looked at", social.Distinct(want), social.Distinct(append(contested, awaited...)))
+	same(t, "to be looked at", social.Distinct(want), social.Distinct(append(unsettled.Contested, unsettled.Counted...)))
 	shown, err := w.Shown(t.Context(), []GainPlace{{plain.Node, epoch.UnixMilli(), plain.EventKey, TotalGain}, {plain.Node, epoch.UnixMilli(), deleted.EventKey, TotalGain}})
 	if err != nil {
 		t.Fatal(err)
@@ -194,11 +194,11 @@ func TestSelvesContest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		contested, _, err := w.Unsettled(t.Context(), []social.Key{m.EventKey})
+		unsettled, err := w.Unsettled(t.Context(), []social.Key{m.EventKey})
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, what, []bool{want}, []bool{len(contested) == 1})
+		same(t, what, []bool{want}, []bool{len(unsettled.Contested) == 1})
 	}
 	f("the same words, other totals", m.Version.Carrying(5), false)
 	f("other words", social.OwnVersion(time.Time{}, m.Time, 8), true)

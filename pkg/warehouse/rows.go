@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -213,49 +212,59 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 	return to, from, nil
 }
 
-// Unsettled finds those of the events of which more is known than that they are mentions by their own words: that they
-// were said to be different things, edited or deleted (contested), or that others refer to them or tell their totals
-// (awaited). It does not matter who says so, mentions or selves.
-func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (contested, awaited []social.Key, err error) {
-	var event proto.ColFixedStr16
+// Unsettled are events of which more is known than that they are mentions by their own words. It does not matter who
+// says so, mentions or selves.
+type Unsettled struct {
+	Contested []social.Key // were said to be different things, edited or deleted
+	Awaited   []social.Key // others refer to them
+	Counted   []social.Key // their totals were told
+}
+
+// Unsettled finds those of the events of which more is known.
+func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unsettled, err error) {
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		said := saidByMentions
-		if empty, err := s.empty(ctx, "selves"); err != nil {
-			return err
-		} else if !empty {
-			said += " UNION ALL " + saidBySelves
-		}
-		err := s.ask(ctx, `SELECT event_key FROM (`+said+`) GROUP BY event_key
-			HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(words, holds) != maxIf(words, holds)`, events,
-			proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
-		if err != nil {
+		if u.Contested, err = s.contested(ctx, events); err != nil {
 			return err
 		}
-		heads, err := s.heads(ctx, events)
-		if err != nil {
+		if u.Awaited, err = s.known(ctx, "edges", "direction = 'from'", events); err != nil {
 			return err
 		}
-		contested = social.Distinct(slices.AppendSeq(contested, maps.Keys(heads)))
-		for _, table := range []string{"edges WHERE direction = 'from' AND", "counters WHERE"} {
-			name, _, _ := strings.Cut(table, " ")
-			if empty, err := s.empty(ctx, name); err != nil {
-				return err
-			} else if empty {
-				continue
-			}
-			event.Reset()
-			err := s.ask(ctx, `SELECT DISTINCT event_key FROM `+table+` event_key IN (SELECT key FROM asked)`, events,
-				proto.Results{{Name: "event_key", Data: &event}}, func(i int) { awaited = append(awaited, event[i]) })
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		u.Counted, err = s.known(ctx, "counters", "true", events)
+		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("looking for what is known of %d events: %w", len(events), err)
+		return Unsettled{}, fmt.Errorf("looking for what is known of %d events: %w", len(events), err)
 	}
-	return contested, social.Distinct(awaited), nil
+	return u, nil
+}
+
+func (s *sender) contested(ctx context.Context, events []social.Key) (contested []social.Key, err error) {
+	said := saidByMentions
+	if empty, err := s.empty(ctx, "selves"); err != nil {
+		return nil, err
+	} else if !empty {
+		said += " UNION ALL " + saidBySelves
+	}
+	var event proto.ColFixedStr16
+	err = s.ask(ctx, `SELECT event_key FROM (`+said+`) GROUP BY event_key
+		HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(words, holds) != maxIf(words, holds)`, events,
+		proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
+	if err != nil {
+		return nil, err
+	}
+	heads, err := s.heads(ctx, events)
+	return social.Distinct(slices.AppendSeq(contested, maps.Keys(heads))), err
+}
+
+// known gives those of the events of which a table has rows.
+func (s *sender) known(ctx context.Context, table, where string, events []social.Key) (known []social.Key, err error) {
+	if empty, err := s.empty(ctx, table); empty || err != nil {
+		return nil, err
+	}
+	var event proto.ColFixedStr16
+	err = s.ask(ctx, `SELECT DISTINCT event_key FROM `+table+` WHERE `+where+` AND event_key IN (SELECT key FROM asked)`, events,
+		proto.Results{{Name: "event_key", Data: &event}}, func(i int) { known = append(known, event[i]) })
+	return social.Distinct(known), err
 }
 
 // What events say, by the revision and the words of their versions, where mentions of them stand and by themselves.

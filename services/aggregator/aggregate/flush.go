@@ -72,15 +72,15 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	events := make([]social.Key, len(f.originals))
+	events, recorded := make([]social.Key, len(f.originals)), make([]time.Time, len(f.originals))
 	for i := range f.originals {
-		events[i] = f.originals[i].EventKey
+		events[i], recorded[i] = f.originals[i].EventKey, f.originals[i].RecordedTime
 	}
 	clear(f.originals) // its strings hold the messages
 	if err := f.stored(ctx, published); err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, events, nil, f.again); err != nil {
+	if err := f.resolve(ctx, news{events: events, recorded: recorded, again: f.again}); err != nil {
 		return err
 	}
 	f.metrics.flushed("originals", len(events), time.Since(start))

@@ -13,29 +13,27 @@ import (
 	"polyphony/pkg/wire"
 )
 
+// news says of which events something is new.
+type news struct {
+	events    []social.Key // by a mention, or a statement about them
+	recorded  []time.Time  // when each of the events was recorded, as far as they may be repeats; or empty
+	referring []social.Key // by what they refer to; in order
+	again     bool         // somebody may have begun this before, and died before the end
+}
+
 // resolve makes events stand as the facts about them say, and what refers to them with them: it takes back what was
 // deleted, edited away or happened earlier, routes edits anew, and finds who belongs to a node through its thread.
 //
 // It is called after every new fact about one of the events, or reference of one, once that is stored and before it is
 // acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of
 // two that resolve at once the one that stored last sees what both did, and what stands in the end follows from the facts
-// alone. Again says that somebody may have begun this before, and died before the end.
-func (ag *Aggregator) resolve(ctx context.Context, events, referring []social.Key, again bool) error {
+// alone.
+func (ag *Aggregator) resolve(ctx context.Context, n news) error {
 	return ag.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
-		r := &resolver{Aggregator: ag, again: again}
-		again = true
-		for part := range slices.Chunk(social.Distinct(append(events, referring...)), maxAsked) {
-			contested, awaited, err := r.store.Unsettled(ctx, part)
-			if err != nil {
-				return err
-			}
-			threaded := append(awaited, contested...)
-			for _, event := range part {
-				if _, refers := slices.BinarySearchFunc(referring, event, social.Key.Compare); refers {
-					threaded = append(threaded, event)
-				}
-			}
-			if err := r.settleAll(ctx, contested, social.Distinct(threaded)); err != nil {
+		r := &resolver{Aggregator: ag, again: n.again}
+		n.again = true
+		for part := range slices.Chunk(social.Distinct(slices.Concat(n.events, n.referring)), maxAsked) {
+			if err := r.resolve(ctx, &n, part); err != nil {
 				return err
 			}
 		}
@@ -43,12 +41,77 @@ func (ag *Aggregator) resolve(ctx context.Context, events, referring []social.Ke
 	})
 }
 
+// resolver is one attempt to resolve.
+type resolver struct {
+	*Aggregator
+	again bool
+}
+
+func (r *resolver) resolve(ctx context.Context, n *news, part []social.Key) error {
+	known, err := r.store.Unsettled(ctx, part)
+	if err != nil {
+		return err
+	}
+	threaded, err := r.unheard(ctx, n, known.Awaited)
+	if err != nil {
+		return err
+	}
+	threaded = append(threaded, known.Contested...)
+	for _, event := range part {
+		if has(n.referring, event) {
+			threaded = append(threaded, event)
+		}
+	}
+	threaded = social.Distinct(threaded)
+	if err := r.settleAll(ctx, known.Contested, threaded); err != nil {
+		return err
+	}
+	counted := slices.DeleteFunc(known.Counted, func(event social.Key) bool { return has(threaded, event) })
+	for part := range slices.Chunk(counted, maxResolved) {
+		if err := r.engage(ctx, part, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unheard leaves out repeats: networks are asked for the same posts again and again, and nothing is new for the threads
+// below. Whoever brings the first record of a mention settles them, before that is acknowledged.
+func (r *resolver) unheard(ctx context.Context, n *news, events []social.Key) ([]social.Key, error) {
+	if len(n.recorded) == 0 || r.again || len(events) == 0 {
+		return events, nil
+	}
+	recorded := map[social.Key]time.Time{}
+	for i, event := range n.events {
+		if t, ok := recorded[event]; has(events, event) && (!ok || n.recorded[i].Before(t)) {
+			recorded[event] = n.recorded[i]
+		}
+	}
+	standing, err := r.store.Standing(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	first := map[social.Key]bool{}
+	for i := range standing {
+		row := &standing[i]
+		if says(row) && !row.RecordedTime.Before(recorded[row.EventKey]) {
+			first[row.EventKey] = true
+		}
+	}
+	return slices.DeleteFunc(events, func(event social.Key) bool { return !first[event] }), nil
+}
+
+// has looks for a key among keys in order.
+func has(keys []social.Key, key social.Key) bool {
+	_, found := slices.BinarySearchFunc(keys, key, social.Key.Compare)
+	return found
+}
+
 // settleAll settles events by and by.
 func (r *resolver) settleAll(ctx context.Context, contested, threaded []social.Key) error {
 	for part := range slices.Chunk(threaded, maxResolved) {
 		of := slices.DeleteFunc(slices.Clone(part), func(event social.Key) bool {
-			_, found := slices.BinarySearchFunc(contested, event, social.Key.Compare)
-			return !found
+			return !has(contested, event)
 		})
 		if err := r.settle(ctx, of, part); err != nil {
 			return err
@@ -67,12 +130,6 @@ const (
 	// maxRounds is far above what two resolvers that correct each other need; beyond it something is wrong.
 	maxRounds = 20
 )
-
-// resolver is one attempt to resolve.
-type resolver struct {
-	*Aggregator
-	again bool
-}
 
 // settle settles contested events and those that others refer to or that refer to others.
 func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key) error {

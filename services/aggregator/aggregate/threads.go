@@ -29,7 +29,7 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, events, nil, f.again); err != nil {
+	if err := f.resolve(ctx, news{events: events, again: f.again}); err != nil {
 		return err
 	}
 	if err := f.engaged(ctx, h.told); err != nil {
@@ -44,7 +44,7 @@ func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := f.resolve(ctx, nil, referring, f.again); err != nil {
+	if err := f.resolve(ctx, news{referring: referring, again: f.again}); err != nil {
 		return err
 	}
 	f.metrics.flushed("threads", h.lines, time.Since(start))
