@@ -217,19 +217,21 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 type Unsettled struct {
 	Contested []social.Key // were said to be different things, edited or deleted
 	Awaited   []social.Key // others refer to them
-	Counted   []social.Key // their totals were told
+	Counted   []social.Key // their totals were told, or copies of them carried different ones
 }
 
 // Unsettled finds those of the events of which more is known.
 func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unsettled, err error) {
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		if u.Contested, err = s.contested(ctx, events); err != nil {
+		var differ []social.Key
+		if u.Contested, differ, err = s.contested(ctx, events); err != nil {
 			return err
 		}
 		if u.Awaited, err = s.known(ctx, "edges", "direction = 'from'", events); err != nil {
 			return err
 		}
-		u.Counted, err = s.known(ctx, "counters", "true", events)
+		told, err := s.known(ctx, "counters", "true", events)
+		u.Counted = social.Distinct(append(told, differ...))
 		return err
 	})
 	if err != nil {
@@ -238,22 +240,30 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unset
 	return u, nil
 }
 
-func (s *sender) contested(ctx context.Context, events []social.Key) (contested []social.Key, err error) {
+// contested gives the events that were said to be different things, and those of which only the totals differ.
+func (s *sender) contested(ctx context.Context, events []social.Key) (contested, differ []social.Key, err error) {
 	said := saidByMentions
 	if empty, err := s.empty(ctx, "selves"); err != nil {
-		return nil, err
+		return nil, nil, err
 	} else if !empty {
 		said += " UNION ALL " + saidBySelves
 	}
 	var event proto.ColFixedStr16
-	err = s.ask(ctx, `SELECT event_key FROM (`+said+`) GROUP BY event_key
-		HAVING min(time) != max(time) OR min(carried_least) < max(carried_most) OR minIf(words, holds) != maxIf(words, holds)`, events,
-		proto.Results{{Name: "event_key", Data: &event}}, func(i int) { contested = append(contested, event[i]) })
+	var things proto.ColUInt8
+	err = s.ask(ctx, `SELECT event_key, min(time) != max(time) OR minIf(words, holds) != maxIf(words, holds) AS things FROM (`+said+`)
+		GROUP BY event_key HAVING things OR min(carried_least) < max(carried_most)`, events,
+		proto.Results{{Name: "event_key", Data: &event}, {Name: "things", Data: &things}}, func(i int) {
+			if things[i] == 1 {
+				contested = append(contested, event[i])
+			} else {
+				differ = append(differ, event[i])
+			}
+		})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	heads, err := s.heads(ctx, events)
-	return social.Distinct(slices.AppendSeq(contested, maps.Keys(heads))), err
+	return social.Distinct(slices.AppendSeq(contested, maps.Keys(heads))), differ, err
 }
 
 // known gives those of the events of which a table has rows.
