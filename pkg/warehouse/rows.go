@@ -242,24 +242,29 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unset
 
 // contested gives the events that were said to be different things, and those of which only the totals differ.
 func (s *sender) contested(ctx context.Context, events []social.Key) (contested, differ []social.Key, err error) {
-	said := saidByMentions
-	if empty, err := s.empty(ctx, "selves"); err != nil {
-		return nil, nil, err
-	} else if !empty {
-		said += " UNION ALL " + saidBySelves
-	}
 	var event proto.ColFixedStr16
 	var things proto.ColUInt8
-	err = s.ask(ctx, `SELECT event_key, min(time) != max(time) OR minIf(words, holds) != maxIf(words, holds) AS things FROM (`+said+`)
-		GROUP BY event_key HAVING things OR min(carried_least) < max(carried_most)`, events,
-		proto.Results{{Name: "event_key", Data: &event}, {Name: "things", Data: &things}}, func(i int) {
-			if things[i] == 1 {
-				contested = append(contested, event[i])
-			} else {
-				differ = append(differ, event[i])
-			}
-		})
+	compare := func(said string, events []social.Key) error {
+		event.Reset()
+		things.Reset()
+		return s.ask(ctx, `SELECT event_key, min(time) != max(time) OR minIf(words, holds) != maxIf(words, holds) AS things FROM (`+said+`)
+			GROUP BY event_key HAVING things OR min(carried_least) < max(carried_most)`, events,
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "things", Data: &things}}, func(i int) {
+				if things[i] == 1 {
+					contested = append(contested, event[i])
+				} else {
+					differ = append(differ, event[i])
+				}
+			})
+	}
+	if err := compare(saidByMentions, events); err != nil {
+		return nil, nil, err
+	}
+	selves, err := s.known(ctx, "selves", "true", events) // few have one, and looking for it costs less than reading it
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := compare(saidByMentions+" UNION ALL "+saidBySelves, selves); err != nil {
 		return nil, nil, err
 	}
 	heads, err := s.heads(ctx, events)
