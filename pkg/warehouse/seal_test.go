@@ -410,13 +410,13 @@ func TestFailedSweepHoldsNobody(t *testing.T) {
 		if n != 10 || !more || !want(err) {
 			t.Errorf("Seal = %d, %v, %v, want 10 of 16 and an error", n, more, err)
 		}
-		n, more, err = w.Seal(ctx, SealOptions{Quiet: time.Nanosecond, Max: 10})
+		n, more, err = w.Seal(t.Context(), SealOptions{Quiet: time.Nanosecond, Max: 10})
 		if n != 6 || more || err != nil {
 			t.Errorf("Seal again = %d, %v, %v, want the other 6, the next sweep is not due", n, more, err)
 		}
 	}
 	f("SELECT throwIf(true) AS division, '' AS territory, now() AS hour", t.Context(), func(err error) bool { return err != nil && Retry(err) })
-	short, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	f("SELECT '' AS division, '' AS territory, now() AS hour FROM system.numbers WHERE sleepEachRow(0.05) SETTINGS max_block_size = 1", short, func(err error) bool {
 		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
