@@ -295,10 +295,14 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 		return err
 	}
 	var gone []social.Mention
+	var first []social.Key // were stored as first written since their edit was routed
 	for i := range standing {
 		row := standing[i]
 		head := heads[row.EventKey]
 		by, left := row.TakenBack(head)
+		if left && !row.Retracted && says(&row) && row.Version.Revision() == 0 && head.Revision() > 0 && head != social.Deleted() {
+			first = append(first, row.EventKey)
+		}
 		if row.Retracted && !left {
 			by, left = row.Version, true
 		}
@@ -309,6 +313,9 @@ func (r *resolver) takeBack(ctx context.Context, heads map[social.Key]social.Ver
 			row.Retracted, row.Version = true, by
 			gone = append(gone, row)
 		}
+	}
+	if _, err := r.bases(ctx, social.Distinct(first)); err != nil { // keeps their words: whoever stored them routes the edit again
+		return err
 	}
 	var deleted []social.Key
 	for event, head := range heads {
