@@ -59,14 +59,19 @@ func (s *sender) insertCounters(ctx context.Context, rows []row, of func(i int32
 	c := s.counters
 	input := c.input()
 	input.Reset()
+	var notes noteColumns
 	for _, r := range rows {
 		event, told := of(r.index)
+		notes.append(event, true, proto.DateTime(told.ObservedAt.Unix()))
 		c.event.Append(event)
 		c.observed.AppendRaw(proto.DateTime64(told.ObservedAt.UnixMilli()))
 		c.likes.Append(told.Likes)
 		c.replies.Append(told.Replies)
 		c.shares.Append(told.Shares)
 		c.views.Append(told.Views)
+	}
+	if err := s.note(ctx, &notes); err != nil {
+		return err
 	}
 	return s.insert(ctx, "counters", input)
 }

@@ -151,15 +151,20 @@ func (s *sender) empty(ctx context.Context, table string) (bool, error) {
 
 // ask sends a question about keys, which it finds in the table asked, and calls each for every row of the answer.
 func (s *sender) ask(ctx context.Context, question string, keys []social.Key, answer proto.Results, each func(i int)) error {
-	if len(keys) == 0 {
-		return nil
-	}
 	asked := make(proto.ColFixedStr16, len(keys))
 	for i, k := range keys {
 		asked[i] = k
 	}
+	return s.askFor(ctx, question, &asked, answer, each)
+}
+
+// askFor is ask for a column of anything.
+func (s *sender) askFor(ctx context.Context, question string, asked proto.ColInput, answer proto.Results, each func(i int)) error {
+	if asked.Rows() == 0 {
+		return nil
+	}
 	return s.query(ctx, ch.Query{
-		Body: question + " SETTINGS max_threads = 1", ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: &asked}}, Result: answer,
+		Body: question + " SETTINGS max_threads = 1", ExternalTable: "asked", ExternalData: proto.Input{{Name: "key", Data: asked}}, Result: answer,
 	}, each)
 }
 

@@ -88,6 +88,7 @@ func (w *Warehouse) setRetention(ctx context.Context, r Retention) error {
 		monthTTL("statements", "time", mentions+slack),
 		keptTTL("selves", mentions+slack),
 		keptTTL("edges", mentions+slack),
+		keptTTL("notes", mentions+slack),
 		columnTTL("selves", "text String", "time", text),
 		columnTTL("selves", "sealed String", "time", text),
 		tableTTL("node_hours", "hour", metrics),

@@ -223,14 +223,18 @@ type Unsettled struct {
 // Unsettled finds those of the events of which more is known.
 func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unsettled, err error) {
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		noted, err := s.noted(ctx, events)
+		if err != nil {
+			return err
+		}
 		var differ []social.Key
-		if u.Contested, differ, err = s.contested(ctx, events); err != nil {
+		if u.Contested, differ, err = s.contested(ctx, events, noted); err != nil {
 			return err
 		}
-		if u.Awaited, err = s.known(ctx, "edges", "direction = 'from'", events); err != nil {
+		if u.Awaited, err = s.known(ctx, "edges", "direction = 'from'", noted); err != nil {
 			return err
 		}
-		told, err := s.known(ctx, "counters", "true", events)
+		told, err := s.known(ctx, "counters", "true", noted)
 		u.Counted = social.Distinct(append(told, differ...))
 		return err
 	})
@@ -240,8 +244,9 @@ func (w *Warehouse) Unsettled(ctx context.Context, events []social.Key) (u Unset
 	return u, nil
 }
 
-// contested gives the events that were said to be different things, and those of which only the totals differ.
-func (s *sender) contested(ctx context.Context, events []social.Key) (contested, differ []social.Key, err error) {
+// contested gives the events that were said to be different things, and those of which only the totals differ. Only those
+// noted may have selves.
+func (s *sender) contested(ctx context.Context, events, noted []social.Key) (contested, differ []social.Key, err error) {
 	var event proto.ColFixedStr16
 	var things proto.ColUInt8
 	compare := func(said string, events []social.Key) error {
@@ -260,11 +265,7 @@ func (s *sender) contested(ctx context.Context, events []social.Key) (contested,
 	if err := compare(saidByMentions, events); err != nil {
 		return nil, nil, err
 	}
-	selves, err := s.known(ctx, "selves", "true", events) // few have one, and looking for it costs less than reading it
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := compare(saidByMentions+" UNION ALL "+saidBySelves, selves); err != nil {
+	if err := compare(saidByMentions+" UNION ALL "+saidBySelves, noted); err != nil {
 		return nil, nil, err
 	}
 	heads, err := s.heads(ctx, events)
@@ -273,9 +274,6 @@ func (s *sender) contested(ctx context.Context, events []social.Key) (contested,
 
 // known gives those of the events of which a table has rows.
 func (s *sender) known(ctx context.Context, table, where string, events []social.Key) (known []social.Key, err error) {
-	if empty, err := s.empty(ctx, table); empty || err != nil {
-		return nil, err
-	}
 	var event proto.ColFixedStr16
 	err = s.ask(ctx, `SELECT DISTINCT event_key FROM `+table+` WHERE `+where+` AND event_key IN (SELECT key FROM asked)`, events,
 		proto.Results{{Name: "event_key", Data: &event}}, func(i int) { known = append(known, event[i]) })

@@ -86,9 +86,11 @@ func (s *sender) insertEdges(ctx context.Context, references []social.Reference)
 	until, recorded := newFoldedTimes(), newFoldedTimes()
 	var kept proto.ColBool
 	var expires foldedSeconds
+	var notes noteColumns
 	for i := range references {
 		r := &references[i]
 		for _, target := range r.Targets {
+			notes.append(target, r.Kept, expiry(r))
 			event.Append(r.Mention.EventKey)
 			direction.Append(to)
 			other.Append(target)
@@ -102,6 +104,9 @@ func (s *sender) insertEdges(ctx context.Context, references []social.Reference)
 				expires.AppendRaw(expiry(r))
 			}
 		}
+	}
+	if err := s.note(ctx, &notes); err != nil {
+		return err
 	}
 	return s.insert(ctx, "edges", proto.Input{{Name: "event_key", Data: &event}, {Name: "direction", Data: &direction},
 		{Name: "other_key", Data: &other}, {Name: "until", Data: until}, {Name: "recorded", Data: recorded}, {Name: "kept", Data: &kept},
@@ -138,14 +143,20 @@ func (s *sender) insertSelves(ctx context.Context, selves []social.Reference, pa
 		return nil
 	}
 	c := &selfColumns{facts: newFactColumns()}
+	var notes noteColumns
 	for i := range selves {
 		r := &selves[i]
+		kept := r.Kept || part == Before
+		notes.append(r.Mention.EventKey, kept, expiry(r))
 		c.part.Append(proto.Enum8(part))
-		c.kept.Append(r.Kept || part == Before)
+		c.kept.Append(kept)
 		c.expires.AppendRaw(expiry(r))
 		c.sealed.AppendBytes(r.Sealed)
 		v := packed(r.Mention.Version)
 		c.facts.append(&r.Mention, version{v.High, v.Low})
+	}
+	if err := s.note(ctx, &notes); err != nil {
+		return err
 	}
 	return s.insert(ctx, "selves", c.input())
 }

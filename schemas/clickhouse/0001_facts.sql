@@ -154,8 +154,24 @@ TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 D
 SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;
 
--- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. The latter is asked for
--- every mention there is. An event waits for what it names until `until`.
+-- Of which events more is known than mentions say: others refer to them, they have a self, or totals of them were told. They
+-- are named by the first four bytes of their keys, in the order of those. Every mention is looked for here, and the few that
+-- are found (or share those bytes with one) then in edges, selves and counters, where finding out costs ten times as much
+-- where millions of replies wait. Written before what it tells of, and kept as long.
+CREATE TABLE IF NOT EXISTS notes
+(
+    event_prefix UInt32 CODEC(NONE),
+    kept         Bool, -- the same in all of a partition
+    expires      DateTime('UTC')
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
+ORDER BY event_prefix
+TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
+SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+
+-- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. An event waits for what it
+-- names until `until`.
 CREATE TABLE IF NOT EXISTS edges
 (
     event_key FixedString(16) CODEC(NONE),
