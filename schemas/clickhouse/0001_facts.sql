@@ -155,20 +155,22 @@ SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanu
     ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;
 
 -- Of which events more is known than mentions say: others refer to them, they have a self, or totals of them were told. They
--- are named by the first four bytes of their keys, in the order of those. Every mention is looked for here, and the few that
--- are found (or share those bytes with one) then in edges, selves and counters, where finding out costs ten times as much
--- where millions of replies wait. Written before what it tells of, and kept as long.
+-- are named by the first halves of their keys. Every mention is looked for here, and the few that are found (or share that
+-- half with one) then in edges, selves and counters, where each costs several times as much while millions of replies
+-- wait. Written before what it tells of, and kept as long. All but the smallest parts are wide: of compact ones with many
+-- granules, reading a single column takes ten times as long.
 CREATE TABLE IF NOT EXISTS notes
 (
-    event_prefix UInt32 CODEC(NONE),
-    kept         Bool, -- the same in all of a partition
-    expires      DateTime('UTC')
+    event_half UInt64 CODEC(NONE),
+    kept       Bool, -- the same in all of a partition
+    expires    DateTime('UTC')
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
-ORDER BY event_prefix
+ORDER BY event_half
 TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
-SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', ttl_only_drop_parts = 1;
+SETTINGS index_granularity = 1024, min_bytes_for_wide_part = 1048576, merge_selector_base = 16, auto_statistics_types = '',
+    ttl_only_drop_parts = 1;
 
 -- Which event refers to which, seen from either end: 'to' what it names, 'from' what names it. An event waits for what it
 -- names until `until`.
