@@ -3,9 +3,11 @@ package e2e
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"polyphony/pkg/social"
@@ -50,6 +52,44 @@ func TestEditThatNobodyCanRead(t *testing.T) {
 	}
 	if got := rows[struct{ N int }](u, "SELECT count() AS N FROM rejects WHERE code = 'unroutable_edit' AND stage = 'aggregate'")[0].N; got != 1 {
 		t.Errorf("%d rejects", got)
+	}
+}
+
+// TestEditAndEarlierCopyAtOnce: an edit and a copy of its post with an earlier time, heard at once by two aggregators, end
+// as the edited words at the earlier time, however the two meet.
+func TestEditAndEarlierCopyAtOnce(t *testing.T) {
+	const posts = 200
+	u := startUp(t)
+	startService(t, "aggregator", "POLYPHONY_NATS_URL=nats://"+u.at["nats"], "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
+	late := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	early := late.Add(-3 * time.Hour)
+	written := func(i int, at time.Time) string {
+		return fmt.Sprintf(`{"id":"p%d","source":"reddit","kind":"post","time":%q,"text":"Velurex %d as written","author":{"id":"a","country":"DE"}}`,
+			i, at.Format(time.RFC3339), i)
+	}
+	var lines []string
+	for i := range posts {
+		lines = append(lines, written(i, late))
+	}
+	u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+	u.settle()
+	for i := range posts {
+		u.post(fmt.Appendf(nil, `{"source":"reddit","kind":"edit","time":%q,"object":{"id":"p%d"},"text":"Velurex %d as edited"}`,
+			late.Add(time.Hour).Format(time.RFC3339), i, i), "application/json", nil)
+		u.post([]byte(written(i, early)), "application/json", nil)
+	}
+	u.settle()
+	type mention struct {
+		Text string
+		At   int64
+	}
+	var want []mention
+	for i := range posts {
+		want = append(want, mention{fmt.Sprintf("Velurex %d as edited", i), early.Unix()})
+	}
+	got := rows[mention](u, "SELECT text AS Text, toInt64(toUnixTimestamp(time)) AS At FROM mentions ORDER BY toUInt32(splitByChar(' ', text)[2])")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("mentions (-want +got):\n%s", diff)
 	}
 }
 

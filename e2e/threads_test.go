@@ -76,7 +76,7 @@ func TestHistories(t *testing.T) {
 		case 2, 6: // what is merged away nobody can look at
 			u.tell(all[round:], func() {
 				u.settle()
-				for _, table := range []string{"mentions_store", "locations", "heads", "selves", "edges", "counters", "gains", "statements", "originals", "touches"} {
+				for _, table := range []string{"mentions_store", "locations", "heads", "selves", "edges", "notes", "counters", "gains", "statements", "originals", "touches"} {
 					u.sql("OPTIMIZE TABLE " + table + " FINAL")
 				}
 			})
@@ -124,6 +124,13 @@ func (u *up) mustShow(all []told, copyFile string) {
 			for _, id := range []string{fmt.Sprintf("%s-p%d", told.prefix, i), fmt.Sprintf("%s-a%d", told.prefix, p.author)} {
 				names[pseudonymOf(secret, id)] = id
 			}
+		}
+	}
+	for _, known := range []string{"selves", "counters", "edges WHERE direction = 'from'"} {
+		unnoted := rows[struct{ N int }](u, `SELECT count() AS N FROM (SELECT event_key FROM `+known+`)
+			WHERE reinterpretAsUInt64(reverse(substring(event_key, 1, 8))) NOT IN (SELECT event_half FROM notes)`)
+		if n := unnoted[0].N; n > 0 {
+			u.t.Errorf("%d rows of %s have no note", n, known)
 		}
 	}
 	got := rows[row](u, `SELECT event_key AS Event, author_key AS Author, division AS Division, territory AS Territory, kind AS Kind,
