@@ -93,6 +93,39 @@ func TestEditAndEarlierCopyAtOnce(t *testing.T) {
 	}
 }
 
+// TestRetoldPostKeepsItsThread: a post is known since it was first recorded. That it is told again, with an earlier time or
+// other words, after the wait of those who replied to it is over, takes no reply out of its thread.
+func TestRetoldPostKeepsItsThread(t *testing.T) {
+	const wait = time.Second
+	u := startUp(t, "--nodes", companyWith(t, historyCompany, fmt.Sprintf("thread_wait: %s\n", wait)))
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	event := func(kind, id, text string, at time.Time, more string) {
+		u.post(fmt.Appendf(nil, `{"id":%q,"source":"reddit","kind":%q,"time":%q,"text":%q,"author":{"id":"a","country":"DE"}%s}`,
+			id, kind, at.Format(time.RFC3339), text, more), "application/json", nil)
+	}
+	for id, thanks := range map[string]string{"earlier": "many thanks for one", "other": "many thanks for two"} {
+		event("post", id, "alphavir as told first", at, "")
+		event("reply", "to-"+id, thanks, at, fmt.Sprintf(`,"in_reply_to":{"id":%q}`, id))
+	}
+	u.settle()
+	replied := time.Now()
+	await(t, "the wait of the replies to be over", func() error {
+		if time.Since(replied) < wait {
+			return fmt.Errorf("it is not")
+		}
+		return nil
+	})
+	event("post", "earlier", "alphavir as told first", at.Add(-time.Hour), "")
+	for i := range 8 { // of other words a hash decides
+		event("post", "other", fmt.Sprintf("alphavir as told %d", i), at, "")
+	}
+	u.settle()
+	got := rows[struct{ Text string }](u, "SELECT text AS Text FROM mentions WHERE via = 'thread' ORDER BY text")
+	if fmt.Sprint(got) != "[{many thanks for one} {many thanks for two}]" {
+		t.Errorf("replies: %v", got)
+	}
+}
+
 // publishStatement does what an enricher does with a statement.
 func (u *up) publishStatement(s social.Statement) {
 	u.t.Helper()

@@ -29,17 +29,7 @@ func TestHistories(t *testing.T) {
 	if testing.Short() {
 		histories = 200
 	}
-	directory := t.TempDir()
-	for name, text := range historyCompany {
-		path := filepath.Join(directory, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	u := startUp(t, "--nodes", directory)
+	u := startUp(t, "--nodes", companyWith(t, historyCompany, ""))
 	at := "POLYPHONY_NATS_URL=nats://" + u.at["nats"]
 	others := func() []*service {
 		return []*service{
@@ -86,6 +76,25 @@ func TestHistories(t *testing.T) {
 		u.copied("--file", copyFile)
 	}
 	u.mustShow(all, copyFile)
+}
+
+// companyWith makes a nodes directory, with more lines in company.yaml.
+func companyWith(t *testing.T, files map[string]string, more string) string {
+	t.Helper()
+	directory := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(directory, name)
+		if name == "company.yaml" {
+			text += more
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return directory
 }
 
 // tell sends the first pieces of histories, then the second ones, and so on, with something between any two, and waits

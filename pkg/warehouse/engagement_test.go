@@ -121,6 +121,30 @@ func TestTotalsThatNeedALook(t *testing.T) {
 	same(t, "shown", map[GainPlace]Gain{{plain.Node, epoch.UnixMilli(), plain.EventKey, TotalGain}: {Reactions: 5}}, shown)
 }
 
+// TestStandingIsKnownSince: where an event was a mention says since when it is known, whatever took its place there or took it
+// back, and whatever was merged.
+func TestStandingIsKnownSince(t *testing.T) {
+	w := start(t)
+	m := history(newRand(85), 1)[0]
+	recorded := func(hours int, words uint64) social.Mention {
+		c := m
+		c.RecordedTime, c.Version = epoch.Add(time.Duration(hours)*time.Hour), social.OwnVersion(time.Time{}, m.Time, words)
+		return c
+	}
+	gone := recorded(1, 9)
+	gone.Retracted = true
+	for _, c := range []social.Mention{recorded(5, 7), recorded(3, 6), recorded(8, 8), gone} {
+		insert(t, w, c)
+		exec(t, w, "OPTIMIZE TABLE locations FINAL")
+	}
+	standing, err := w.Standing(t.Context(), []social.Key{m.EventKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "standing", []time.Time{epoch.Add(3 * time.Hour)}, []time.Time{standing[0].RecordedTime})
+	same(t, "taken back", true, standing[0].Retracted)
+}
+
 // TestTouchGains: whoever finds gains decided and repeats their touches makes their sealed hours stale again.
 func TestTouchGains(t *testing.T) {
 	w := start(t)

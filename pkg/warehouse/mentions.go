@@ -375,6 +375,7 @@ type locationColumns struct {
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
 	version             proto.ColUInt128
+	recorded            *foldedTimes
 	likes, replies      proto.ColInt64
 	shares, views       proto.ColInt64
 	least, most         proto.ColUInt64
@@ -388,7 +389,7 @@ type keyed struct {
 }
 
 func newLocationColumns() *locationColumns {
-	return &locationColumns{time: newTimes()}
+	return &locationColumns{time: newTimes(), recorded: newFoldedTimes()}
 }
 
 // insertLocations says where events stand: as the mentions say, or, where there is a back, that those in it do not.
@@ -411,6 +412,7 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
 		{Name: "version", Data: &c.version},
+		{Name: "recorded", Data: c.recorded},
 		{Name: "likes", Data: &c.likes},
 		{Name: "replies", Data: &c.replies},
 		{Name: "shares", Data: &c.shares},
@@ -434,6 +436,7 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
 		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
+		c.recorded.AppendRaw(knownSince(m))
 		carried := carriedBy(m)
 		c.likes.Append(carried.Likes)
 		c.replies.Append(carried.Replies)
@@ -448,6 +451,14 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		}
 	}
 	return s.insert(ctx, "locations", input)
+}
+
+// knownSince is when a mention was recorded; from a retraction nothing becomes known, and it says the last social.ValidTime.
+func knownSince(m *social.Mention) proto.DateTime64 {
+	if m.Retracted {
+		return 4_294_943_999_999
+	}
+	return proto.DateTime64(m.RecordedTime.UnixMilli())
 }
 
 // retracted is the retraction that is stored instead of a mention.

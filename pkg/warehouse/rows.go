@@ -103,30 +103,30 @@ func publicVersion(v version, at time.Time) social.Version {
 }
 
 // Standing reads how events stand in every node where they ever were a mention: node, event, time, version, whether they
-// were taken back, and, of those that were not, when they were recorded and whether by themselves (via text, for
+// were taken back, since when they were known there, of those that were not taken back whether by themselves (via text, for
 // account also) or through a thread, and the totals that it ever carried as of that time. A time at which an event
 // never happens again is of version social.Deleted.
 func (w *Warehouse) Standing(ctx context.Context, events []social.Key) (standing []social.Mention, err error) {
 	var (
 		event                         proto.ColFixedStr16
 		division, territory           proto.ColStr
-		at                            = newTimes()
+		at, recorded                  = newTimes(), newTimes()
 		versions                      proto.ColUInt128
 		likes, replies, shares, views proto.ColInt64
 	)
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, division, territory, time, toUInt128(max(l.version)) AS newest,
+		return s.ask(ctx, `SELECT event_key, division, territory, time, toUInt128(max(l.version)) AS newest, CAST(min(l.recorded), 'DateTime64(3, \'UTC\')') AS since,
 				toInt64(max(l.likes)) AS likes, toInt64(max(l.replies)) AS replies, toInt64(max(l.shares)) AS shares, toInt64(max(l.views)) AS views
 			FROM locations AS l WHERE event_key IN (SELECT key FROM asked)
 			GROUP BY event_key, division, territory, time`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "division", Data: &division}, {Name: "territory", Data: &territory},
-				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "likes", Data: &likes}, {Name: "replies", Data: &replies},
+				{Name: "time", Data: at}, {Name: "newest", Data: &versions}, {Name: "since", Data: recorded}, {Name: "likes", Data: &likes}, {Name: "replies", Data: &replies},
 				{Name: "shares", Data: &shares}, {Name: "views", Data: &views}}, func(i int) {
 				m := social.Mention{Node: social.Node{Division: division.Row(i), Territory: territory.Row(i)}, EventKey: event[i],
 					Time: time.UnixMilli(int64(at.Data[i])).UTC(), Via: social.ViaThread}
 				v := version{versions[i].High, versions[i].Low}
 				m.Version, m.Retracted = publicVersion(v, m.Time), v.lo&ones44 == ones44
-				m.RecordedTime = time.UnixMilli(int64(ones44 - v.lo&ones44)).UTC()
+				m.RecordedTime = time.UnixMilli(int64(recorded.Data[i])).UTC()
 				if m.Version.Own() {
 					m.Via = social.ViaText
 				}

@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS locations
     territory     String,
     time          DateTime64(3, 'UTC'),
     version       SimpleAggregateFunction(max, UInt128), -- as in mentions_store; its bits tell the rest
+    recorded      SimpleAggregateFunction(min, DateTime64(3, 'UTC')), -- since when it is known, whether it still holds or not
     likes         SimpleAggregateFunction(max, Int64),   -- totals that it carried as of that time, as in counters
     replies       SimpleAggregateFunction(max, Int64),
     shares        SimpleAggregateFunction(max, Int64),

@@ -59,9 +59,7 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 	for i := range standing {
 		row := &standing[i]
 		t.standing[row.EventKey] = append(t.standing[row.EventKey], *row)
-		if !row.Retracted {
-			t.see(row.EventKey, row.RecordedTime)
-		}
+		t.see(row.EventKey, row.RecordedTime)
 	}
 	selves, err := r.store.Selves(ctx, all)
 	if err != nil {
