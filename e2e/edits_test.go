@@ -93,6 +93,51 @@ func TestEditAndEarlierCopyAtOnce(t *testing.T) {
 	}
 }
 
+// TestEditLeavesOut: what an edit leaves out stays as it was in the copy of the post that stands, all of it: title, tags, links,
+// and names that its mention does not show; in whatever order copies and edit are heard.
+func TestEditLeavesOut(t *testing.T) {
+	u := startUp(t)
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	post := func(minute int, what string) string {
+		return fmt.Sprintf(`{"id":"p","kind":"post","time":%q,"author":{"id":"a","country":"DE"},%s`, at.Add(time.Duration(minute)*time.Minute).Format(time.RFC3339), what)
+	}
+	toFrance := fmt.Sprintf(`{"kind":"edit","time":%q,"object":{"id":"p"},"place":{"country":"FR"}`, at.Add(time.Hour).Format(time.RFC3339))
+	cases := []struct {
+		name  string
+		facts [3]string
+		want  string
+	}{
+		{"title", [3]string{post(0, `"text":"Velurex aaa"`), post(1, `"text":"Velurex bbb","title":"News"`), toFrance}, "dermatology: Velurex aaa"},
+		{"titled", [3]string{post(0, `"text":"Velurex aaa","title":"News"`), post(1, `"text":"Velurex bbb"`), toFrance}, "dermatology: News Velurex aaa"},
+		{"tags", [3]string{post(0, `"text":"Velurex","hashtags":["aerilan"]`), post(1, `"text":"Velurex"`), toFrance}, "dermatology: Velurex, respiratory: Velurex"},
+		{"untagged", [3]string{post(0, `"text":"Velurex"`), post(1, `"text":"Velurex","hashtags":["aerilan"]`), toFrance}, "dermatology: Velurex"},
+		{"handle", [3]string{post(0, `"text":"danke @velurex"`), post(1, `"text":"Velurex later"`), toFrance}, "dermatology: danke [handle]"},
+	}
+	orders := [][3]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+	for step := range 3 {
+		var lines []string
+		for _, c := range cases {
+			for i, order := range orders {
+				lines = append(lines, c.facts[order[step]]+fmt.Sprintf(`,"source":"%s%d"}`, c.name, i))
+			}
+		}
+		u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+		u.settle()
+	}
+	got := map[string]string{}
+	for _, r := range rows[struct{ Source, Said string }](u, `SELECT source AS Source, arrayStringConcat(arraySort(groupArray(
+			concat(division, if(territory = 'france', '', ' in ' || territory), ': ', replaceAll(text, '\n', ' ')))), ', ') AS Said FROM mentions GROUP BY source`) {
+		got[r.Source] = r.Said
+	}
+	for _, c := range cases {
+		for i, order := range orders {
+			if said := got[fmt.Sprintf("%s%d", c.name, i)]; said != c.want {
+				t.Errorf("%s in the order %v: %q, want %q", c.name, order, said, c.want)
+			}
+		}
+	}
+}
+
 // TestRetoldPostKeepsItsThread: a post is known since it was first recorded. That it is told again, with an earlier time or
 // other words, after the wait of those who replied to it is over, takes no reply out of its thread.
 func TestRetoldPostKeepsItsThread(t *testing.T) {

@@ -112,17 +112,18 @@ func (s *sampler) body(body []byte) error {
 		if len(matches) == 0 {
 			continue
 		}
-		var key social.Key
+		var last *social.Mention
 		for m := range s.enrichment.Mentions(e, matches, s.version, s.recorded) {
 			batch, ok := s.batches[m.Node]
 			if !ok {
 				batch = wire.BeginBatch(nil)
 			}
 			s.batches[m.Node] = wire.AppendMention(batch, "polyphony/bench", m)
-			key = m.EventKey
+			last = m
 		}
 		s.fresh = append(s.fresh, social.Original{
-			EventKey: key, Source: strings.Clone(e.Source), RecordedTime: s.recorded, Sealed: s.keyer.Seal(nil, wire.AppendIdentity(nil, e)),
+			EventKey: last.EventKey, Version: last.Version.Words(), Source: strings.Clone(e.Source), RecordedTime: s.recorded,
+			Sealed: s.keyer.Seal(nil, wire.AppendIdentity(nil, e, last.Text)),
 		})
 	}
 	var group []bus.Message

@@ -20,6 +20,7 @@ type Statement struct {
 // Original holds what leads back to a person, sealed: only who has the secret can open it.
 type Original struct {
 	EventKey     Key
+	Version      Version // Words of the copy of the event that it was made of
 	Source       string
 	RecordedTime time.Time
 	Sealed       []byte

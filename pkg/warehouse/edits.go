@@ -65,16 +65,18 @@ func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[s
 	return edits, nil
 }
 
-// Originals reads what leads back to the authors of events, sealed, for those where it is still kept.
-func (w *Warehouse) Originals(ctx context.Context, events []social.Key) (map[social.Key][]byte, error) {
+// Originals reads what leads back to the authors of events, sealed, for those where it is still kept: the event, the version
+// of its copy, and what is sealed.
+func (w *Warehouse) Originals(ctx context.Context, events []social.Key) (map[social.Key]social.Original, error) {
 	var event proto.ColFixedStr16
+	var versions proto.ColUInt128
 	var sealed proto.ColStr
-	originals := map[social.Key][]byte{}
+	originals := map[social.Key]social.Original{}
 	err := w.send(ctx, w.recordSenders, func(s *sender) error {
-		return s.ask(ctx, `SELECT event_key, argMax(sealed, version) AS sealed FROM originals
+		return s.ask(ctx, `SELECT event_key, max(originals.version) AS newest, argMax(sealed, originals.version) AS sealed FROM originals
 			WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key`, events,
-			proto.Results{{Name: "event_key", Data: &event}, {Name: "sealed", Data: &sealed}}, func(i int) {
-				originals[event[i]] = []byte(sealed.Row(i))
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "newest", Data: &versions}, {Name: "sealed", Data: &sealed}}, func(i int) {
+				originals[event[i]] = social.Original{EventKey: event[i], Version: copyOf(versions[i]), Sealed: []byte(sealed.Row(i))}
 			})
 	})
 	if err != nil {

@@ -82,19 +82,24 @@ func statementVersion(s *social.Statement) version {
 	return packVersion(0, hash.Sum64()&(1<<40-1), s.RecordedTime)
 }
 
-// InsertOriginals stores sealed originals; of two of one event their content decides, and of equal ones the first record
-// stands. Repeats are harmless.
+// InsertOriginals stores sealed originals; of several of one event that of the copy holds that stands as first written: of
+// the earliest, and of those of one time the one whose words win, then by content, and of equal ones the first record.
+// Repeats are harmless.
 func (w *Warehouse) InsertOriginals(ctx context.Context, originals []social.Original) error {
 	return w.insertOriginals(ctx, originals, func(i int) version { return originalVersion(&originals[i]) })
 }
 
+// originalVersion has, from the most significant bit, 44 bits inverted time and 26 bits words of the copy, as in its
+// version, 14 bits of a hash of the content, and 44 bits inverted recorded time.
 func originalVersion(o *social.Original) version {
-	var hash xxhash.Digest
-	hash.Reset()
-	hash.WriteString(o.Source)
-	hash.Write([]byte{0})
-	hash.Write(o.Sealed)
-	return version{hi: hash.Sum64(), lo: ^uint64(o.RecordedTime.UnixMilli())}
+	words := packed(o.Version)
+	low := words.Low | xxhash.Sum64(o.Sealed)&(1<<14-1)
+	return version{hi: words.High<<44 | low>>20, lo: low<<44 | ones44 - uint64(o.RecordedTime.UnixMilli())&ones44}
+}
+
+// copyOf is the version of the copy of an event to which an original belongs.
+func copyOf(n proto.UInt128) social.Version {
+	return unpacked(proto.UInt128{High: n.High >> 44, Low: n.High<<20 | n.Low>>44}).Words()
 }
 
 func (w *Warehouse) insertOriginals(ctx context.Context, originals []social.Original, versionOf func(i int) version) error {

@@ -113,44 +113,33 @@ func TestDeletesOfTwoAuthors(t *testing.T) {
 	same(t, "deletions", []string{"3"}, query(t, w, "SELECT toString(count()) FROM statements FINAL"))
 }
 
-// TestContentDecidesBetweenOriginals of one event, recorded at one instant.
-func TestContentDecidesBetweenOriginals(t *testing.T) {
+// TestOriginalOfTheStandingCopy: of several originals of one event the one of the copy that stands as first written holds, in
+// any order: of the earliest time, of those of the best words, of those by content, and of equal ones the first record.
+func TestOriginalOfTheStandingCopy(t *testing.T) {
 	w := start(t)
-	list := []social.Original{}
-	for _, sealed := range []string{"one", "two", "three"} {
-		list = append(list, social.Original{EventKey: social.Key{1}, Source: "x", RecordedTime: epoch, Sealed: []byte(sealed)})
+	of := func(minute int, words uint64, sealed string, recorded int) social.Original {
+		at := epoch.Add(time.Duration(minute) * time.Minute)
+		return social.Original{EventKey: social.Key{1}, Version: social.OwnVersion(time.Time{}, at, words).Words(), Source: "x",
+			RecordedTime: epoch.Add(time.Duration(recorded) * time.Hour), Sealed: []byte(sealed)}
 	}
-	var first []string
-	for range 2 {
+	list := []social.Original{of(1, 5, "later", 0), of(0, 4, "other words", 1), of(0, 5, "content", 5), of(0, 5, "content", 2), of(0, 5, "content", 3)}
+	r := newRand(86)
+	for range 8 {
 		exec(t, w, "TRUNCATE TABLE originals")
+		r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		for i := range list {
 			if err := w.InsertOriginals(t.Context(), list[i:i+1]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		got := query(t, w, "SELECT sealed FROM originals FINAL")
-		if first == nil {
-			first = got
-		}
-		same(t, "either order", first, got)
-		slices.Reverse(list)
-	}
-}
-
-func TestFirstOriginalStands(t *testing.T) {
-	w := start(t)
-	k := social.Key{1}
-	put := func(at time.Time, sealed string) {
-		t.Helper()
-		err := w.InsertOriginals(t.Context(), []social.Original{{EventKey: k, Source: "x", RecordedTime: at, Sealed: []byte(sealed)}})
+		got, err := w.Originals(t.Context(), []social.Key{{1}})
 		if err != nil {
 			t.Fatal(err)
 		}
+		want := of(0, 5, "content", 2)
+		same(t, "original", social.Original{EventKey: want.EventKey, Version: want.Version, Sealed: want.Sealed}, got[social.Key{1}])
+		same(t, "recorded", []string{want.RecordedTime.Format(time.DateTime)}, query(t, w, "SELECT toString(toDateTime(recorded_time, 'UTC')) FROM originals FINAL"))
 	}
-	put(epoch, "first")
-	put(epoch.Add(time.Minute), "second")
-	put(epoch, "first")
-	same(t, "original", []string{"first"}, query(t, w, "SELECT sealed FROM originals FINAL"))
 }
 
 func TestRejects(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,6 +160,7 @@ func TestOriginalsRoundTrip(t *testing.T) {
 				RecordedTime: time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "ms")).UTC(),
 			}
 			copy(o.EventKey[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "key"))
+			o.Version = social.OwnVersion(time.Time{}, o.RecordedTime, rapid.Uint64().Draw(t, "words")).Words()
 			want = append(want, o)
 			batch = AppendOriginal(batch, &o)
 		}
@@ -202,10 +204,35 @@ func FuzzDecodeStatements(f *testing.F) {
 	})
 }
 
+// TestIdentityAndMention: what a mention keeps of an event and what its original does are together what an edit leaves as it
+// was, whatever of the text is masked.
+func TestIdentityAndMention(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SampledFrom([]string{"", "a", "@b", "a\n@b", "\n"})
+		names := rapid.SliceOfN(rapid.SampledFrom([]string{"x", "y \"z\""}), 0, 3)
+		want := social.Event{ID: "id", Title: text.Draw(t, "title"), Text: text.Draw(t, "text"), Hashtags: names.Draw(t, "tags"), Links: names.Draw(t, "links")}
+		for _, name := range names.Draw(t, "named") {
+			want.Mentions = append(want.Mentions, social.Person{ID: name, Handle: name + "!"})
+		}
+		kept := want.Title
+		if want.Title != "" && want.Text != "" {
+			kept += "\n"
+		}
+		kept = strings.ReplaceAll(kept+want.Text, "@b", "[handle]")
+		got := social.Event{Text: kept}
+		if err := DecodeIdentity(&got, AppendIdentity(nil, &want, kept)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
 // What is read as originals is written as it was, but for lengths that could have been shorter.
 func FuzzDecodeOriginals(f *testing.F) {
 	f.Add(AppendOriginal(nil, &social.Original{EventKey: social.Key{1}, Source: "x", RecordedTime: time.UnixMilli(5), Sealed: []byte("sealed")}))
-	f.Add(append(make([]byte, 24), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01))
+	f.Add(append(make([]byte, 40), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01))
 	f.Fuzz(func(t *testing.T, batch []byte) {
 		got, err := DecodeOriginals(nil, batch)
 		var again []byte

@@ -262,8 +262,8 @@ PARTITION BY toYYYYMM(time)
 ORDER BY (object_key, if(object_key = toFixedString('', 16), object_author_key, toFixedString('', 16)), kind, time, statement_key)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
--- Native ids, handles and links, encrypted with a key that ClickHouse never has. Of two records of an event
--- their content decides, and of equal ones the first stands.
+-- Native ids, handles and links, and the text where a mention has some of it masked, encrypted with a key that ClickHouse
+-- never has. Of several records of an event that of the copy holds that stands as first written.
 CREATE TABLE IF NOT EXISTS originals
 (
     event_key     FixedString(16) CODEC(NONE),

@@ -82,7 +82,8 @@ func (ag *Aggregator) reject(ctx context.Context, id string, r *wire.Reject) err
 }
 
 // bases finds the events as they were first written, with what leads back to their authors, and keeps them so: their
-// mentions are about to be taken back.
+// mentions are about to be taken back. Of several copies all comes from the same one; where what leads back to its author
+// is not there yet, whoever stores that comes here again.
 func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.Key]warehouse.Self, error) {
 	selves, err := r.store.Selves(ctx, events)
 	if err != nil {
@@ -91,10 +92,10 @@ func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.K
 	bases := map[social.Key]warehouse.Self{}
 	for _, self := range selves {
 		event := self.Mention.EventKey
-		if was := bases[event]; self.Part != warehouse.Edited && was.Mention.Version.Less(self.Mention.Version) {
-			if len(self.Sealed) == 0 {
-				self.Sealed = was.Sealed
-			}
+		was, is := bases[event].Mention.Version.Words(), self.Mention.Version.Words()
+		switch {
+		case self.Part == warehouse.Edited, is.Less(was):
+		case was.Less(is), len(self.Sealed) > 0:
 			bases[event] = self
 		}
 	}
@@ -105,13 +106,10 @@ func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.K
 	var before []social.Reference
 	for _, reference := range first {
 		event := reference.Mention.EventKey
-		was, ok := bases[event]
-		if ok && !was.Mention.Version.Less(reference.Mention.Version) {
-			continue
+		if bases[event].Mention.Version.Words().Less(reference.Mention.Version.Words()) {
+			before = append(before, reference)
+			bases[event] = warehouse.Self{Mention: reference.Mention}
 		}
-		before = append(before, reference)
-		was.Mention = reference.Mention
-		bases[event] = was
 	}
 	if err := r.store.InsertSelves(ctx, before, warehouse.Before); err != nil {
 		return nil, err
@@ -121,8 +119,8 @@ func (r *resolver) bases(ctx context.Context, events []social.Key) (map[social.K
 		return nil, err
 	}
 	for event, base := range bases {
-		if len(base.Sealed) == 0 {
-			base.Sealed = originals[event]
+		if original := originals[event]; len(base.Sealed) == 0 && original.Version == base.Mention.Version.Words() {
+			base.Sealed = original.Sealed
 			bases[event] = base
 		}
 	}

@@ -193,16 +193,16 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 		return w.relieve(ctx)
 	}
 	matches := m.Match(e)
-	var event social.Key
+	var last *social.Mention
 	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
 		w.out.mention(m.origin, mention)
-		event = mention.EventKey
+		last = mention
 		if err := w.relieve(ctx); err != nil {
 			return err
 		}
 	}
-	if len(matches) > 0 {
-		w.out.original(w.enrichment.original(e, event, recorded))
+	if last != nil {
+		w.out.original(w.enrichment.original(e, last))
 	} else {
 		w.out.unmatched++
 	}

@@ -129,7 +129,7 @@ func (en *Enrichment) reference(e *social.Event, m *matcher, matches []nodes.Mat
 	country, method := m.Country()
 	r.Mention = en.mention(e, country, m.version, recorded)
 	r.Mention.Via, r.Mention.Country, r.Mention.CountryMethod = social.ViaThread, country, method
-	r.Sealed = en.original(e, r.Mention.EventKey, recorded).Sealed
+	r.Sealed = en.original(e, &r.Mention).Sealed
 	return r
 }
 
@@ -153,12 +153,12 @@ func (en *Enrichment) targets(e *social.Event) []social.Key {
 	return targets
 }
 
-// original seals what leads back to the author: to answer a post, somebody with the right to must find it. It is
-// valid until the next one.
-func (en *Enrichment) original(e *social.Event, key social.Key, recorded time.Time) *social.Original {
-	en.plain = wire.AppendIdentity(en.plain[:0], e)
+// original seals what leads back to the author of an event and what its mentions do not keep: to answer a post, somebody
+// with the right to must find it, and an edit is applied to the post as it was. It is valid until the next one.
+func (en *Enrichment) original(e *social.Event, m *social.Mention) *social.Original {
+	en.plain = wire.AppendIdentity(en.plain[:0], e, m.Text)
 	en.sealed = en.keyer.Seal(en.sealed[:0], en.plain)
-	en.made = social.Original{EventKey: key, Source: e.Source, RecordedTime: recorded, Sealed: en.sealed}
+	en.made = social.Original{EventKey: m.EventKey, Version: m.Version.Words(), Source: e.Source, RecordedTime: m.RecordedTime, Sealed: en.sealed}
 	return &en.made
 }
 

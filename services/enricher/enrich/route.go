@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"polyphony/pkg/social"
@@ -86,15 +85,16 @@ func eventOf(m *social.Mention) *social.Event {
 	return e
 }
 
-// apply gives e what an edit says; what it leaves out stays, but for whom it names and what it links to: those are part of
-// its text, and no mention keeps them.
+// apply gives e what an edit says; what it leaves out stays. Whom a text names and what it links to go with it.
 func apply(e, edit *social.Event) {
 	if edit.Text != "" {
-		e.Text = edit.Text
-	} else if _, rest, titled := strings.Cut(e.Text, "\n"); titled && e.Title != "" {
-		e.Text = rest // a mention's text begins with the title
-	} else if e.Title != "" {
-		e.Text = ""
+		e.Text, e.Mentions, e.Links = edit.Text, edit.Mentions, edit.Links
+	}
+	if len(edit.Mentions) > 0 {
+		e.Mentions = edit.Mentions
+	}
+	if len(edit.Links) > 0 {
+		e.Links = edit.Links
 	}
 	if edit.Title != "" {
 		e.Title = edit.Title
@@ -123,7 +123,6 @@ func apply(e, edit *social.Event) {
 	if edit.Account != "" {
 		e.Account = edit.Account
 	}
-	e.Mentions, e.Links = edit.Mentions, edit.Links
 }
 
 // edited makes mentions of an event as it stands after an edit. What it refers to stays what it was.
