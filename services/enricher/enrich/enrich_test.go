@@ -632,6 +632,36 @@ func TestBatchesAreSplit(t *testing.T) {
 	}
 }
 
+// TestVersionTellsWhatIsShown: copies of an event of which one shows more than another, or belongs elsewhere, have versions
+// of different words; those that differ in what no mention tells have not.
+func TestVersionTellsWhatIsShown(t *testing.T) {
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	en := NewEnrichment(keyer)
+	version := func(change func(*social.Event)) social.Version {
+		e := &social.Event{Source: "x", ID: "native-1", Kind: social.Post, Time: recorded, Text: "janedoe says a word", Author: social.Author{ID: "native-author"}}
+		change(e)
+		m := en.mention(e, "SE", "rules", recorded)
+		return m.Version.Words()
+	}
+	plain := version(func(*social.Event) {})
+	f := func(what string, other bool, change func(*social.Event)) {
+		t.Helper()
+		if got := version(change); (got != plain) != other {
+			t.Errorf("%s: %x, %x", what, got, plain)
+		}
+	}
+	f("a name that is masked", true, func(e *social.Event) { e.Mentions = []social.Person{{Handle: "janedoe"}} })
+	f("an author's handle that is masked", true, func(e *social.Event) { e.Author.Handle = "janedoe" })
+	f("a link", true, func(e *social.Event) { e.Links = []string{"https://cordia.example/"} })
+	f("a tag", true, func(e *social.Event) { e.Hashtags = []string{"https://cordia.example/"} })
+	f("a name that is not there", false, func(e *social.Event) { e.Mentions = []social.Person{{Handle: "somebody"}} })
+	f("an author's other handle", false, func(e *social.Event) { e.Author.Handle = "somebody" })
+	f("totals", false, func(e *social.Event) { e.Counters = &social.Counters{Likes: 5, ObservedAt: recorded} })
+}
+
 // go test -run '^$' -bench Event -benchmem ./services/enricher/enrich
 func BenchmarkEvent(b *testing.B) {
 	rules := company(b)

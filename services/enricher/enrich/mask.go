@@ -26,6 +26,7 @@ const (
 type masker struct {
 	out   []byte
 	named named
+	met   []byte // the names that were found, each before a zero byte
 
 	// Of the text in hand: what is copied up to kept and looked at up to at.
 	text, country string
@@ -56,6 +57,7 @@ type span struct{ start, end int }
 
 // mask gives the event's title and text as they may be stored. country helps to recognise national phone numbers.
 func (m *masker) mask(e *social.Event, country string) string {
+	m.met = m.met[:0]
 	m.named.collect(e)
 	if e.Title == "" && !suspicious(e.Text) && !m.named.in(e.Text) { // most of them: nothing to copy
 		return e.Text
@@ -783,6 +785,7 @@ func (m *masker) keep(text string) {
 			return
 		}
 		m.out = append(append(m.out, text[:start]...), mask...)
+		m.met = append(append(m.met, text[start:end]...), 0)
 		text = text[end:]
 	}
 }

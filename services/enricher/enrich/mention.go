@@ -78,7 +78,8 @@ func place(m *social.Mention, match *nodes.Match) {
 	m.Country, m.CountryMethod = match.Country, match.CountryMethod
 }
 
-// contentHash covers what an event says and by whom, not where it belongs, under which rules and how often it was liked:
+// contentHash covers what an event says and by whom, with the names that were just masked in it, for of two copies one may
+// know more of them; not where it belongs, under which rules and how often it was liked:
 // of two events with one id and time, one stands in all nodes, and the same event sent again has the same version under
 // any rules.
 func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
@@ -86,9 +87,13 @@ func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	for _, v := range [...]string{e.Source, string(e.Kind), e.Title, e.Text, e.Lang, e.Author.Country, e.PlaceCountry, e.Account} {
 		b = append(append(b, v...), 0)
 	}
-	for _, tag := range e.Hashtags {
-		b = append(append(b, tag...), 0)
+	for _, list := range [...][]string{e.Hashtags, e.Links} {
+		for _, name := range list {
+			b = append(append(b, name...), 0)
+		}
+		b = append(b, 1)
 	}
+	b = append(b, en.masker.met...)
 	b = strconv.AppendBool(b, e.Author.Bot)
 	b = strconv.AppendInt(b, e.Author.Followers, 10)
 	for _, k := range [...]*social.Key{&m.AuthorKey, &m.ParentKey, &m.RootKey, &m.ParentAuthorKey} {

@@ -85,14 +85,13 @@ func eventOf(m *social.Mention) *social.Event {
 	return e
 }
 
-// apply gives e what an edit says; what it leaves out stays. Whom a text names and what it links to go with it.
+// apply gives e what an edit says; what it leaves out stays. What a text links to goes with it. Whoever was known to be named
+// stays masked: the edit may not say it again.
 func apply(e, edit *social.Event) {
 	if edit.Text != "" {
-		e.Text, e.Mentions, e.Links = edit.Text, edit.Mentions, edit.Links
+		e.Text, e.Links = edit.Text, edit.Links
 	}
-	if len(edit.Mentions) > 0 {
-		e.Mentions = edit.Mentions
-	}
+	e.Mentions = append(append(e.Mentions, edit.Mentions...), social.Person{Handle: e.Author.Handle})
 	if len(edit.Links) > 0 {
 		e.Links = edit.Links
 	}

@@ -81,6 +81,32 @@ func TestRoute(t *testing.T) {
 	f(fmt.Sprintf(`"text":%q`, long), long, "heart north")
 }
 
+// TestNamesStayMasked: who was named in a post, or wrote it, is masked in what an edit makes of it, whether the edit names them
+// again or not; what of the post was masked is heard where the edit leaves it, and what it linked to.
+func TestNamesStayMasked(t *testing.T) {
+	b := setup(t)
+	b.publishRules()
+	b.enrich()
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(change, want string, matches int) {
+		t.Helper()
+		edit := editOf(t, b, change)
+		edit.Original = keyer.Seal(nil, []byte(`{"id":"native-1","author_id":"native-author","handle":"janedoe","mentions":[{"id":"","handle":"selfie"}],"text":"Cordia, @airia and selfie"}`))
+		edit.Base.Text = "Cordia, [handle] and [handle]"
+		edited, err := b.route(&edit)
+		if err != nil || edited.Self.Text != want || len(edited.Mentions) != matches {
+			t.Errorf("%s: %q in %d nodes, %v", change, edited.Self.Text, len(edited.Mentions), err)
+		}
+	}
+	f(`"lang":"en"`, "Cordia, [handle] and [handle]", 2)
+	f(`"text":"Cordia says selfie of janedoe"`, "Cordia says [handle] of [handle]", 1)
+	f(`"text":"Cordia says selfie of janedoe","author":{"handle":"other"},"mentions":[{"handle":"third"}]`, "Cordia says [handle] of [handle]", 1)
+	f(`"title":"Of janedoe"`, "Of [handle]\nCordia, [handle] and [handle]", 2)
+}
+
 // TestRouteNever: what can never be applied is told from what may be later, so that nobody asks for ever.
 func TestRouteNever(t *testing.T) {
 	b := setup(t)
