@@ -87,3 +87,88 @@ func TestDeletions(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletionByAnyAuthor: what one of its copies says an author wrote goes with all they wrote, whatever other copies say and
+// in whatever order all is heard, and nothing else goes.
+func TestDeletionByAnyAuthor(t *testing.T) {
+	u := startUp(t)
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	written := func(kind, id, author string, minute int, says string) string {
+		return fmt.Sprintf(`{"id":%q,"kind":%q,"time":%q,%s%s`, id, kind, at.Add(time.Duration(minute)*time.Minute).Format(time.RFC3339), says, author)
+	}
+	const post, reply = `"text":"Velurex"`, `"text":"thanks","in_reply_to":{"id":"p"}`
+	const who, other, nobody = `,"author":{"id":"who","country":"DE"}`, `,"author":{"id":"other","country":"DE"}`, `,"place":{"country":"DE"}`
+	leaves := fmt.Sprintf(`{"kind":"delete","time":%q,"object":{"author_id":"who"}`, at.Add(time.Hour).Format(time.RFC3339))
+	cases := []struct {
+		name  string
+		facts [4]string
+		want  int
+	}{
+		{"copies", [4]string{written("post", "p", who, 0, post), written("post", "p", nobody, 0, post), written("post", "p", other, 0, post), leaves}, 0},
+		{"later", [4]string{written("post", "p", who, 90, post), written("post", "p", nobody, 90, post), written("post", "p", other, 0, post), leaves}, 1},
+		{"replies", [4]string{written("post", "p", other, 0, post), written("reply", "r", who, 0, reply),
+			written("reply", "r", other, 0, reply), leaves}, 1},
+		{"others", [4]string{written("post", "p", other, 0, post), written("post", "p", nobody, 0, post), written("post", "p", other, 5, post), leaves}, 1},
+	}
+	type telling struct {
+		source string
+		steps  [4][]string
+		want   int
+	}
+	var tellings []telling
+	for _, c := range cases {
+		permutations([]int{0, 1, 2, 3}, func(order []int) {
+			apart := telling{source: fmt.Sprintf("%s%d%d%d%d", c.name, order[0], order[1], order[2], order[3]), want: c.want}
+			together := telling{source: apart.source + "together", want: c.want}
+			for step, fact := range order {
+				apart.steps[step] = []string{c.facts[fact] + fmt.Sprintf(`,"source":%q}`, apart.source)}
+				part := 1 // the copies in one request, the deletion in one before or after it
+				if fact == 3 {
+					part = step
+				}
+				together.steps[part] = append(together.steps[part], c.facts[fact]+fmt.Sprintf(`,"source":%q}`, together.source))
+			}
+			tellings = append(tellings, apart, together)
+		})
+	}
+	for step := range 4 {
+		var lines []string
+		for _, told := range tellings {
+			lines = append(lines, told.steps[step]...)
+		}
+		u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+		u.settle()
+		for _, table := range []string{"locations", "mentions_store", "selves"} {
+			u.sql("OPTIMIZE TABLE " + table + " FINAL")
+		}
+	}
+	u.sql("SELECT throwIf(count() > 0) FROM selves FINAL WHERE source LIKE 'replies%' AND NOT is_deleted")
+	stands := map[string]int{}
+	for _, r := range rows[struct {
+		Source string
+		N      int
+	}](u, "SELECT source AS Source, count() AS N FROM mentions GROUP BY source") {
+		stands[r.Source] = r.N
+	}
+	for _, told := range tellings {
+		if stands[told.source] != told.want {
+			t.Errorf("%s: %d mentions, want %d", told.source, stands[told.source], told.want)
+		}
+	}
+}
+
+// permutations calls f with every order of a list, which it changes in place.
+func permutations(list []int, f func([]int)) {
+	var from func(i int)
+	from = func(i int) {
+		if i == len(list) {
+			f(list)
+		}
+		for j := i; j < len(list); j++ {
+			list[i], list[j] = list[j], list[i]
+			from(i + 1)
+			list[i], list[j] = list[j], list[i]
+		}
+	}
+	from(0)
+}

@@ -99,7 +99,10 @@ func (s *sender) takenBack(ctx context.Context, mentions []social.Mention, rows 
 	if err := s.putHeads(ctx, byAuthor); err != nil { // so that whoever resolves the event tells subscribers
 		return nil, err
 	}
-	return back, s.insertSelves(ctx, before, Before)
+	if err := s.insertSelves(ctx, before, Before); err != nil {
+		return nil, err
+	}
+	return back, s.dropDeleted(ctx, before) // as of now: the heads above may have been read before a deletion
 }
 
 func (s *sender) heads(ctx context.Context, events []social.Key) (map[social.Key]social.Version, error) {

@@ -52,6 +52,9 @@ func (w *Warehouse) InsertMentions(ctx context.Context, mentions []social.Mentio
 			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
 				return err
 			}
+			if _, err := s.takenBack(ctx, mentions, chunk); err != nil { // their author may have had deleted what others say too
+				return err
+			}
 		}
 		for _, chunk := range splitRows(rows) {
 			if err := s.insertLocations(ctx, mentions, chunk, nil); err != nil {
@@ -86,7 +89,7 @@ type row struct {
 }
 
 // sortRows gives the mentions in the order of mentions_store, only the highest version of each key, and those left out
-// that carry other totals.
+// that carry other totals or name another author.
 func sortRows(mentions []social.Mention) (kept, more []row) {
 	ranks := ranksOf(mentions)
 	rows := make([]row, len(mentions))
@@ -113,7 +116,7 @@ func sortRows(mentions []social.Mention) (kept, more []row) {
 				is, other = other, is
 			}
 			kept[n-1] = is
-			if carriedHash(&mentions[is.index]) != carriedHash(&mentions[other.index]) {
+			if a, b := &mentions[is.index], &mentions[other.index]; carriedHash(a) != carriedHash(b) || a.AuthorKey != b.AuthorKey {
 				more = append(more, other)
 			}
 			continue
@@ -371,7 +374,7 @@ func (s *sender) insertFacts(ctx context.Context, mentions []social.Mention, row
 }
 
 type locationColumns struct {
-	eventKey            proto.ColFixedStr16
+	eventKey, authorKey proto.ColFixedStr16
 	division, territory proto.ColStr
 	time                *proto.ColDateTime64
 	version             proto.ColUInt128
@@ -411,6 +414,7 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		{Name: "division", Data: &c.division},
 		{Name: "territory", Data: &c.territory},
 		{Name: "time", Data: c.time},
+		{Name: "author_key", Data: &c.authorKey},
 		{Name: "version", Data: &c.version},
 		{Name: "recorded", Data: c.recorded},
 		{Name: "likes", Data: &c.likes},
@@ -435,6 +439,7 @@ func (s *sender) insertLocations(ctx context.Context, mentions []social.Mention,
 		c.division.Append(m.Node.Division)
 		c.territory.Append(m.Node.Territory)
 		c.time.AppendRaw(proto.DateTime64(m.Time.UnixMilli()))
+		c.authorKey.Append(m.AuthorKey)
 		c.version.Append(proto.UInt128{High: v.hi, Low: v.lo})
 		c.recorded.AppendRaw(knownSince(m))
 		carried := carriedBy(m)

@@ -158,26 +158,6 @@ func (w *Warehouse) Located(ctx context.Context, events []social.Key) (located m
 	return located, nil
 }
 
-// Authors reads who wrote events, where any mention of them still says so.
-func (w *Warehouse) Authors(ctx context.Context, events []social.Key) (authors map[social.Key]social.Key, err error) {
-	var event, author proto.ColFixedStr16
-	authors = map[social.Key]social.Key{}
-	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		if empty, err := s.empty(ctx, "author_heads"); empty || err != nil { // nobody will ask for whom
-			return err
-		}
-		return s.ask(ctx, `SELECT event_key, max(author_key) AS author FROM mentions_store
-			WHERE (division, territory, time, event_key) IN
-				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))
-			GROUP BY event_key`, events,
-			proto.Results{{Name: "event_key", Data: &event}, {Name: "author", Data: &author}}, func(i int) { authors[event[i]] = author[i] })
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading authors: %w", err)
-	}
-	return authors, nil
-}
-
 // Edge says that an event refers to another.
 type Edge struct {
 	Event, Target social.Key
@@ -300,7 +280,8 @@ func (w *Warehouse) Heads(ctx context.Context, events []social.Key) (heads map[s
 	return heads, err
 }
 
-// WrittenBy finds the events of authors up to the time of each, mentions or not. It reads all of two columns.
+// WrittenBy finds the events of authors up to the time of each, mentions or not, by whatever copy says so. It reads all of
+// two columns.
 func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Time) (events []social.Key, err error) {
 	authors := make([]social.Key, 0, len(until))
 	for k := range until {
@@ -312,7 +293,7 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT author_key, event_key, min(time) AS time FROM
 			(
-				SELECT author_key, event_key, time FROM mentions_store WHERE author_key IN (SELECT key FROM asked)
+				SELECT author_key, event_key, time FROM locations WHERE author_key IN (SELECT key FROM asked)
 				UNION ALL
 				SELECT author_key, event_key, time FROM selves WHERE author_key IN (SELECT key FROM asked)
 			) GROUP BY author_key, event_key`, authors,
@@ -327,13 +308,4 @@ func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Tim
 		return nil, fmt.Errorf("reading what %d authors wrote: %w", len(authors), err)
 	}
 	return events, nil
-}
-
-// AuthorHeads reads until when all that authors wrote is deleted, for those who asked for it.
-func (w *Warehouse) AuthorHeads(ctx context.Context, authors []social.Key) (heads map[social.Key]time.Time, err error) {
-	err = w.send(ctx, w.recordSenders, func(s *sender) error {
-		heads, err = s.authorHeads(ctx, authors)
-		return err
-	})
-	return heads, err
 }

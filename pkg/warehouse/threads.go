@@ -201,13 +201,20 @@ func (w *Warehouse) DropSelves(ctx context.Context, events []social.Key) error {
 }
 
 func (s *sender) dropSelves(ctx context.Context, events []social.Key) error {
-	for _, part := range []Part{Waiting, Edited, Before} {
-		gone := make([]social.Reference, len(events))
-		for i, k := range events {
-			gone[i] = social.Reference{Kept: true, Mention: social.Mention{EventKey: k, Version: social.Deleted(), Retracted: true,
-				Time: time.Now(), RecordedTime: time.Now()}}
-		}
-		if err := s.insertSelves(ctx, gone, part); err != nil {
+	var event, author proto.ColFixedStr16
+	var parts proto.ColUInt8
+	gone := map[Part][]social.Reference{}
+	err := s.ask(ctx, `SELECT event_key, author_key, toUInt8(part) AS parts FROM selves
+		WHERE event_key IN (SELECT key FROM asked) GROUP BY event_key, author_key, part HAVING NOT max(is_deleted)`, events,
+		proto.Results{{Name: "event_key", Data: &event}, {Name: "author_key", Data: &author}, {Name: "parts", Data: &parts}}, func(i int) {
+			gone[Part(parts[i])] = append(gone[Part(parts[i])], social.Reference{Kept: true, Mention: social.Mention{EventKey: event[i],
+				AuthorKey: author[i], Version: social.Deleted(), Retracted: true, Time: time.Now(), RecordedTime: time.Now()}})
+		})
+	if err != nil {
+		return fmt.Errorf("looking for selves: %w", err)
+	}
+	for part, references := range gone {
+		if err := s.insertSelves(ctx, references, part); err != nil {
 			return err
 		}
 	}

@@ -58,13 +58,15 @@ SETTINGS allow_experimental_replacing_merge_with_cleanup = 0, min_bytes_for_wide
     merge_with_ttl_timeout = 43200;
 
 -- Where and how an event stands, for whoever holds only its key: a lookup by event_key in mentions_store reads all of it.
--- Written before the mention, so that nobody who looks misses one.
+-- Written before the mention, so that nobody who looks misses one. Copies of an event that name other authors have rows of
+-- their own: it was written by each of them.
 CREATE TABLE IF NOT EXISTS locations
 (
     event_key     FixedString(16) CODEC(NONE),
     division      String,
     territory     String,
     time          DateTime64(3, 'UTC'),
+    author_key    FixedString(16) CODEC(NONE),
     version       SimpleAggregateFunction(max, UInt128), -- as in mentions_store; its bits tell the rest
     recorded      SimpleAggregateFunction(min, DateTime64(3, 'UTC')), -- since when it is known, whether it still holds or not
     likes         SimpleAggregateFunction(max, Int64),   -- totals that it carried as of that time, as in counters
@@ -76,7 +78,7 @@ CREATE TABLE IF NOT EXISTS locations
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (event_key, division, territory, time)
+ORDER BY (event_key, division, territory, time, author_key)
 SETTINGS index_granularity = 256, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, ttl_only_drop_parts = 1;
 
@@ -103,8 +105,10 @@ ORDER BY author_key
 SETTINGS index_granularity = 256, auto_statistics_types = '';
 
 -- What an event would be as a mention of any node, where no mention says it: of each that refers to others and is none by
--- itself ('waiting'), and of each that was edited, as it is now ('edited') and as it was first written ('before'). The version is the whole of it, with the time. What waits for its post is dropped when it has waited
--- long enough; what is a mention is `kept` as long as those.
+-- itself ('waiting'), and of each that was edited, as it is now ('edited') and as it was first written ('before'). The
+-- version is the whole of it, with the time; the highest of a part holds, and the others stay where they name other authors,
+-- with whose words the event goes too. What waits for its post is dropped when it has waited long enough; what is a mention
+-- is `kept` as long as those.
 CREATE TABLE IF NOT EXISTS selves
 (
     event_key         FixedString(16) CODEC(NONE),
@@ -150,7 +154,7 @@ CREATE TABLE IF NOT EXISTS selves
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY if(kept, toYYYYMM(expires), toYYYYMMDD(expires))
-ORDER BY (event_key, part)
+ORDER BY (event_key, part, author_key)
 TTL if(kept, toDateTime(4294944000, 'UTC'), toStartOfDay(expires) + INTERVAL 1 DAY)
 SETTINGS index_granularity = 256, allow_experimental_replacing_merge_with_cleanup = 0, merge_selector_base = 16, auto_statistics_types = '',
     ratio_of_defaults_for_sparse_serialization = 1, merge_with_ttl_timeout = 43200;

@@ -163,9 +163,8 @@ func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key)
 	return fmt.Errorf("threads of %d events did not settle in %d rounds: %s in %s and others", len(threaded), maxRounds, changes[0].EventKey, changes[0].Node)
 }
 
-// heads finds the highest version of each of the events that has more than one: of its mentions and of itself, and, where
-// it was edited, of what the edit makes of it; and those that are deleted, by themselves or with all that their author
-// wrote. Of others it gives a social.Mark or nothing.
+// heads finds the highest version of each of the events that has more than one: of its mentions and of itself, where it was
+// edited of what the edit makes of it, and social.Deleted of those that are. Of others it gives a social.Mark or nothing.
 func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.Key]social.Version, error) {
 	heads, err := r.store.Heads(ctx, events)
 	if err != nil {
@@ -193,13 +192,6 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 	for event, v := range edited {
 		raise(event, v)
 	}
-	deleted, err := r.deletedByAuthors(ctx, versions)
-	if err != nil {
-		return nil, err
-	}
-	for _, event := range deleted {
-		raise(event, social.Deleted())
-	}
 	if len(raised) > 0 {
 		err = r.store.PutHeads(ctx, raised)
 	}
@@ -210,8 +202,6 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 type versions struct {
 	highest social.Version
 	several bool // something stands that is of another version
-	author  social.Key
-	time    time.Time // the earliest at which it was ever heard
 }
 
 // versions reads what events were said to be, by their own words or accounts and as references.
@@ -224,36 +214,22 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 	if err != nil {
 		return nil, err
 	}
-	authors, err := r.store.Authors(ctx, events)
-	if err != nil {
-		return nil, err
-	}
 	seen := map[social.Key]versions{}
-	see := func(m *social.Mention, says bool) {
-		v, ok := seen[m.EventKey]
-		if !ok {
-			v.time, v.author = m.Time, authors[m.EventKey]
-		}
-		if m.Time.Before(v.time) {
-			v.time = m.Time
-		}
-		if says {
-			v.several = v.several || v.highest != (social.Version{}) && v.highest.Words() != m.Version.Words()
-			if v.highest.Less(m.Version) {
-				v.highest = m.Version
-			}
-		}
-		if m.AuthorKey != (social.Key{}) {
-			v.author = m.AuthorKey
+	see := func(m *social.Mention) {
+		v := seen[m.EventKey]
+		v.several = v.several || v.highest != (social.Version{}) && v.highest.Words() != m.Version.Words()
+		if v.highest.Less(m.Version) {
+			v.highest = m.Version
 		}
 		seen[m.EventKey] = v
 	}
 	for i := range selves {
-		see(&selves[i].Mention, true)
+		see(&selves[i].Mention)
 	}
 	for i := range standing {
-		row := &standing[i]
-		see(row, !row.Retracted && row.Via != social.ViaThread)
+		if says(&standing[i]) {
+			see(&standing[i])
+		}
 	}
 	for i := range standing {
 		row := &standing[i]
@@ -263,25 +239,6 @@ func (r *resolver) versions(ctx context.Context, events []social.Key) (map[socia
 		}
 	}
 	return seen, nil
-}
-
-// deletedByAuthors finds the events that their authors had deleted with all they wrote.
-func (r *resolver) deletedByAuthors(ctx context.Context, seen map[social.Key]versions) ([]social.Key, error) {
-	var authors []social.Key
-	for _, v := range seen {
-		authors = append(authors, v.author)
-	}
-	until, err := r.store.AuthorHeads(ctx, authors)
-	if err != nil {
-		return nil, err
-	}
-	var deleted []social.Key
-	for event, v := range seen {
-		if t, ok := until[v.author]; ok && !v.time.After(t) {
-			deleted = append(deleted, event)
-		}
-	}
-	return deleted, nil
 }
 
 // takeBack publishes and stores the retractions of all mentions that their event's head has left behind. It repeats
