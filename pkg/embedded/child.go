@@ -39,10 +39,11 @@ func RunChildIfAsked() {
 		return
 	}
 	mode, path, version, dir := os.Args[1], os.Args[2], os.Args[3], os.Args[4]
+	addr, behind := os.Args[5], os.Args[6]
 	nameProcess(childName)
 	var err error
 	if mode == runLibrary {
-		err = serveLibrary(path, dir)
+		err = serveLibrary(path, dir, addr, behind)
 	} else {
 		err = watchServer(path, version, dir)
 	}
@@ -55,14 +56,14 @@ func RunChildIfAsked() {
 
 // childCommand is this program again, as an engine child. It has a process group of its own: Ctrl-C in a terminal
 // reaches the engine only through its parent.
-func childCommand(engine engine, dir string) (*exec.Cmd, error) {
+func childCommand(engine engine, dir, addr, behind string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
 	return &exec.Cmd{
 		Path:        self,
-		Args:        []string{childName, engine.mode, engine.path, engine.version, dir},
+		Args:        []string{childName, engine.mode, engine.path, engine.version, dir, addr, behind},
 		SysProcAttr: dieWithParent(&syscall.SysProcAttr{Setpgid: true}),
 	}, nil
 }

@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -12,8 +13,14 @@ import (
 )
 
 // serveLibrary is the engine: a clickhouse-local with listeners whose last query reads standard input, so that it
-// lives until its parent closes the pipe. It returns nil when that query ended in good order.
-func serveLibrary(path, dir string) error {
+// lives until its parent closes the pipe. It returns nil when that query ended in good order. Its native port is behind a
+// relay that listens on addr.
+func serveLibrary(path, dir, addr, behind string) error {
+	clients, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	go relay(clients, behind)
 	runtime.LockOSThread()
 	lib, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 	if err != nil {

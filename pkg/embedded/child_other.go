@@ -9,7 +9,7 @@ import (
 
 const libraryPlatform = false
 
-func serveLibrary(string, string) error {
+func serveLibrary(path, dir, addr, behind string) error {
 	return errors.New("the engine library exists for linux-x64 only")
 }
 

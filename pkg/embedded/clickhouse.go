@@ -118,12 +118,18 @@ func launch(ctx context.Context, cfg ClickHouseConfig, engine engine, host strin
 	if err != nil {
 		return nil, err
 	}
+	behind := addr // where the engine itself listens: a server there, the library behind a relay
+	if engine.mode == runLibrary {
+		if behind, err = freeAddr(ctx, net.JoinHostPort(host, "0"), tcpFlag); err != nil {
+			return nil, err
+		}
+	}
 	token := "polyphony-" + randomHex()
-	if err := writeConfig(cfg.Dir, token, host, portOf(addr), portOf(httpAddr)); err != nil {
+	if err := writeConfig(cfg.Dir, token, host, portOf(behind), portOf(httpAddr)); err != nil {
 		return nil, err
 	}
 	c := newClickHouse(cfg.Dir, addr, httpAddr, cfg.Log)
-	if err := c.spawn(engine, lock); err != nil {
+	if err := c.spawn(engine, behind, lock); err != nil {
 		return nil, err
 	}
 	err = noteHolder(lock, c.group)
@@ -161,8 +167,8 @@ func portOf(addr string) int {
 
 // spawn starts the child. One thread is set aside for as long as the child lives, because the kernel ends a child with
 // the thread that started it, not with the process.
-func (c *ClickHouse) spawn(engine engine, lock *os.File) error {
-	cmd, err := childCommand(engine, c.dir)
+func (c *ClickHouse) spawn(engine engine, behind string, lock *os.File) error {
+	cmd, err := childCommand(engine, c.dir, c.addr, behind)
 	if err != nil {
 		return err
 	}
@@ -249,6 +255,8 @@ func (c *ClickHouse) verdict(state error) error {
 	switch {
 	case strings.Contains(c.exception, "Address already in use"):
 		return fmt.Errorf("%w: %s", errAddrInUse, c.exception)
+	case strings.Contains(c.why, syscall.EADDRINUSE.Error()): // of the relay
+		return fmt.Errorf("%w: %s", errAddrInUse, c.why)
 	case c.exception != "":
 		return fmt.Errorf("the engine ended: %s", c.exception)
 	case c.why != "":

@@ -4,7 +4,7 @@
 // and TestMain begin with RunChildIfAsked. The child never outlives its parent, whatever ends the parent, and a start
 // waits until an earlier run's engine has let go of its directory.
 //
-// It opens the ports it is told to and no others, all on loopback, and it does not know what Polyphony keeps in the
+// It opens the ports it is told to, and one behind the native port of the library's engine, all on loopback. It does not know what Polyphony keeps in the
 // engines: streams are pkg/bus's business, tables pkg/warehouse's.
 package embedded
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
 	"golang.org/x/sys/unix"
 
 	"polyphony/pkg/embedded"
@@ -75,7 +78,7 @@ func playServer() {
 	if err := unix.Dup2(never[0], 0); err != nil {
 		panic(err)
 	}
-	err = syscall.Exec(self, []string{"polyphony-clickhouse", "library", library, "", filepath.Dir(config)}, os.Environ())
+	err = syscall.Exec(self, []string{"polyphony-clickhouse", "library", library, "", filepath.Dir(config), "127.0.0.1:0", ""}, os.Environ())
 	panic(err)
 }
 
@@ -114,6 +117,75 @@ func mustStart(t *testing.T, dir, bin string) *embedded.ClickHouse {
 	}
 	t.Cleanup(func() { c.Close(context.Background()) })
 	return c
+}
+
+// TestKilledClients: an engine outlives clients that are killed, whose connections are reset, at any moment and on both ports.
+func TestKilledClients(t *testing.T) {
+	c := mustStart(t, t.TempDir(), "")
+	dial := func(addr string) *net.TCPConn {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn.(*net.TCPConn)
+	}
+	reset := func(conn *net.TCPConn) {
+		conn.SetLinger(0) // what a kill does where something is unread
+		conn.Close()
+	}
+	var number proto.ColUInt64
+	column := proto.Results{{Name: "number", Data: &number}}
+	for range 25 {
+		reset(dial(c.Addr()))
+		for _, moment := range []string{"idle", "answer", "insert"} {
+			conn := dial(c.Addr())
+			client, err := ch.Connect(t.Context(), conn, ch.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var query ch.Query
+			switch moment {
+			case "answer":
+				query = ch.Query{Body: "SELECT number FROM numbers(10000000)", Result: column,
+					OnResult: func(context.Context, proto.Block) error { reset(conn); return nil }}
+			case "insert":
+				number = append(number[:0], 1, 2, 3)
+				query = ch.Query{Body: "INSERT INTO FUNCTION null('number UInt64') VALUES", Input: proto.Input{{Name: "number", Data: &number}},
+					OnInput: func(context.Context) error { reset(conn); return nil }}
+			}
+			if moment == "idle" {
+				reset(conn)
+			} else if err := client.Do(t.Context(), query); err == nil {
+				t.Fatalf("%s: a query on a connection that was reset succeeded", moment)
+			}
+		}
+
+		reset(dial(c.HTTPAddr()))
+		for _, request := range []string{
+			"GET /?query=SELECT+1 HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET /?query=SELECT+number+FROM+numbers(10000000) HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST /?query=INSERT+INTO+FUNCTION+null('a+String')+FORMAT+TSV HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
+		} {
+			conn := dial(c.HTTPAddr())
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(request, "GET") {
+				if _, err := conn.Read(make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			reset(conn)
+		}
+	}
+	if got := query(t, c.HTTPAddr(), "SELECT 1"); got != "1" {
+		t.Errorf("the engine answers %q", got)
+	}
+	select {
+	case err := <-c.Done():
+		t.Error(err)
+	default:
+	}
 }
 
 // TestKilledParent is the rule of this package: whatever ends the parent, the engine ends too, and a start in the next
@@ -252,16 +324,15 @@ func TestUsersDirectory(t *testing.T) {
 	f("SELECT * FROM system.users", "ACCESS_DENIED")
 }
 
-// TestOnlyTwoPorts: nothing listens that nobody asked for.
-func TestOnlyTwoPorts(t *testing.T) {
+// TestOnlyThreePorts: nothing listens that nobody asked for, but the port behind the native one, and that on loopback only.
+func TestOnlyThreePorts(t *testing.T) {
 	c := mustStart(t, t.TempDir(), "")
 	got := listening(t, c.PID())
-	want := map[string]bool{c.Addr(): true, c.HTTPAddr(): true}
-	if len(got) != len(want) {
-		t.Errorf("the engine listens on %v, want %v", got, want)
+	if len(got) != 3 || !slices.Contains(got, c.Addr()) || !slices.Contains(got, c.HTTPAddr()) {
+		t.Errorf("the engine listens on %v, want %s, %s and one more", got, c.Addr(), c.HTTPAddr())
 	}
 	for _, addr := range got {
-		if !want[addr] {
+		if !strings.HasPrefix(addr, "127.0.0.1:") {
 			t.Errorf("the engine listens on %s", addr)
 		}
 	}

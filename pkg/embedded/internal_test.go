@@ -86,11 +86,12 @@ func TestPortTakenMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer lock.Close()
-			if err := writeConfig(dir, "polyphony-token", "127.0.0.1", portOf(addr), portOf(httpAddr)); err != nil {
+			behind := free()
+			if err := writeConfig(dir, "polyphony-token", "127.0.0.1", portOf(behind), portOf(httpAddr)); err != nil {
 				t.Fatal(err)
 			}
 			c := newClickHouse(dir, addr, httpAddr, log)
-			if err := c.spawn(engine, lock); err != nil {
+			if err := c.spawn(engine, behind, lock); err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close(t.Context())
