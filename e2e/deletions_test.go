@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestDeletions: forty deletions among six hundred replies, each edited before, in any order: what is deleted is on no view once the deletion
@@ -154,6 +158,99 @@ func TestDeletionByAnyAuthor(t *testing.T) {
 		if stands[told.source] != told.want {
 			t.Errorf("%s: %d mentions, want %d", told.source, stands[told.source], told.want)
 		}
+	}
+}
+
+// TestWithdrawnInPublic: what subscribers hold of deleted posts is nothing, in whatever order posts, edits that move them to
+// another node, what they refer to and deletions are told, one by one and all at once, with two aggregators; and of a post
+// that is known to be deleted no edit is published.
+func TestWithdrawnInPublic(t *testing.T) {
+	const posts = 300
+	u := startUp(t)
+	startService(t, "aggregator", "POLYPHONY_NATS_URL=nats://"+u.at["nats"], "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
+	public := subscribe(t, u.at["nats"], "social.mentions.>")
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
+	told := func(minute int, format string, args ...any) string {
+		return fmt.Sprintf(`{"time":%q,`, at.Add(time.Duration(minute)*time.Minute).Format(time.RFC3339)) + fmt.Sprintf(format, args...)
+	}
+	facts := func(id string) [4]string {
+		return [4]string{
+			told(0, `"id":%q,"kind":"reply","text":"Velurex withdrawn","author":{"id":"a","country":"DE"},"in_reply_to":{"id":"thread"}`, id),
+			told(5, `"kind":"edit","object":{"id":%q},"text":"Velurex withdrawn, edited","place":{"country":"FR"}`, id),
+			told(9, `"kind":"delete","object":{"id":%q}`, id),
+			told(-9, `"id":"thread","kind":"post","text":"Aerilan","author":{"id":"b","country":"DE"}`),
+		}
+	}
+	var steps [4][]string
+	late := map[string]bool{} // sources whose post is deleted before it is edited
+	permutations([]int{0, 1, 2, 3}, func(order []int) {
+		source := fmt.Sprintf("apart%d%d%d%d", order[0], order[1], order[2], order[3])
+		late[source] = slices.Index(order, 2) < slices.Index(order, 1)
+		for step, fact := range order {
+			steps[step] = append(steps[step], facts("gone")[fact]+fmt.Sprintf(`,"source":%q}`, source))
+		}
+	})
+	for _, lines := range steps {
+		u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+		u.settle()
+	}
+	for fact := range 3 {
+		var lines []string
+		for i := range posts {
+			lines = append(lines, facts(fmt.Sprintf("gone-%d", i))[fact]+`,"source":"once"}`)
+			if i == 0 && fact == 1 {
+				lines = append(lines, facts("")[3]+`,"source":"once"}`)
+			}
+		}
+		u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+	}
+	u.settle()
+	u.copyMustEqual(public)
+	for _, e := range readBatches(t, public.all()) {
+		var data struct{ Source, Text string }
+		if err := json.Unmarshal(e.Data(), &data); err != nil {
+			t.Fatal(err)
+		}
+		if late[data.Source] && strings.Contains(data.Text, "edited") {
+			t.Errorf("%s: an edit of a deleted post was published", data.Source)
+		}
+	}
+	if got := rows[struct{ N int }](u, "SELECT count() AS N FROM mentions")[0].N; got != len(late)+1 {
+		t.Errorf("%d mentions, want the %d posts that were answered", got, len(late)+1)
+	}
+}
+
+// copyMustEqual: what a subscriber keeps of all messages is what the table has. It keeps of one event in one node the
+// highest version, and of two equal ones the retraction.
+func (u *up) copyMustEqual(public *listener) {
+	u.t.Helper()
+	type mention struct {
+		Division, Territory, Event_key, Version, Text string
+		gone                                          bool
+	}
+	held := map[[3]string]mention{}
+	for _, e := range readBatches(u.t, public.all()) {
+		m := mention{gone: e.Type() == "polyphony.retraction.v1"}
+		if err := json.Unmarshal(e.Data(), &m); err != nil {
+			u.t.Fatal(err)
+		}
+		key := [3]string{m.Division, m.Territory, m.Event_key}
+		if was, ok := held[key]; !ok || m.Version > was.Version || m.Version == was.Version && m.gone {
+			held[key] = m
+		}
+	}
+	want := map[[3]string]string{}
+	for _, row := range rows[mention](u, "SELECT division AS Division, territory AS Territory, event_key AS Event_key, text AS Text FROM mentions") {
+		want[[3]string{row.Division, row.Territory, row.Event_key}] = row.Text
+	}
+	got := map[[3]string]string{}
+	for key, m := range held {
+		if !m.gone {
+			got[key] = m.Text
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		u.t.Errorf("(-table +subscriber)\n%s", diff)
 	}
 }
 

@@ -52,6 +52,13 @@ func TestPublicMessages(t *testing.T) {
 	if len(events) != mentions {
 		t.Errorf("%d mentions published, want %d", len(events), mentions)
 	}
+	seen := map[string]bool{}
+	for _, e := range events {
+		if e.Type() != "polyphony.mention.v1" || seen[e.Source()+" "+e.ID()] {
+			t.Errorf("type %s, or seen before: %s", e.Type(), e.ID())
+		}
+		seen[e.Source()+" "+e.ID()] = true
+	}
 	u.mustEqualTable(events)
 	for _, m := range everything.all() {
 		if strings.HasPrefix(m.Subject, "social.raw.") || strings.HasPrefix(m.Subject, "social.rejects.") {
@@ -192,7 +199,6 @@ func (u *up) post(body []byte, contentType string, header http.Header) (a answer
 func readBatches(t *testing.T, messages []*nats.Msg) (events []event.Event) {
 	t.Helper()
 	schema := batchSchema(t)
-	seen := map[string]bool{}
 	for _, m := range messages {
 		if got := m.Header.Get("Content-Type"); got != "application/cloudevents-batch+json" {
 			t.Fatalf("content type %q", got)
@@ -220,10 +226,6 @@ func readBatches(t *testing.T, messages []*nats.Msg) (events []event.Event) {
 			if err := e.Validate(); err != nil {
 				t.Fatal(err)
 			}
-			if e.Type() != "polyphony.mention.v1" || seen[e.Source()+" "+e.ID()] {
-				t.Errorf("type %s, or seen before: %s", e.Type(), e.ID())
-			}
-			seen[e.Source()+" "+e.ID()] = true
 			events = append(events, e)
 		}
 	}

@@ -63,6 +63,19 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// A tag follows from the hash and the secret, and is not the hash.
+func TestTag(t *testing.T) {
+	k, other := keyer(t, "0123456789abcdef"), keyer(t, "another secret, no. 2")
+	seen := map[uint64]bool{}
+	for hash := range uint64(1000) {
+		tag := k.Tag(hash)
+		if seen[tag] || tag == hash || tag == other.Tag(hash) || tag != k.Clone().Tag(hash) {
+			t.Fatalf("%d has the tag %d", hash, tag)
+		}
+		seen[tag] = true
+	}
+}
+
 func TestShortSecret(t *testing.T) {
 	if _, err := New([]byte("   short   \n")); err == nil {
 		t.Error("five bytes are no secret")
@@ -86,5 +99,13 @@ func BenchmarkSeal(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sealed = k.Seal(sealed[:0], plain)
+	}
+}
+
+func BenchmarkTag(b *testing.B) {
+	k := keyer(b, "0123456789abcdef")
+	b.ReportAllocs()
+	for i := range b.N {
+		k.Tag(uint64(i))
 	}
 }

@@ -15,8 +15,8 @@ type Mention struct {
 	Node     Node
 	EventKey Key
 	Version  Version
-	// Retracted says that the event is no mention of the node any more, as of Version. Of a retraction only Source and
-	// the times are known besides; Time is that of the mention it takes back.
+	// Retracted says that the event is no mention of the node any more, as of Version. Of a retraction only the
+	// times are known besides; Time is that of the mention it takes back.
 	Retracted bool
 
 	Source       string
@@ -152,8 +152,8 @@ func ParseKey(s string) (Key, error) {
 }
 
 // Version orders all that was ever said of one event in one node: the highest holds, and of two equal ones the
-// retraction. It is never made from a clock or from the rules, so every attempt and every order of arrival ends with
-// the same one.
+// retraction. It is never made from a clock, nor from the rules but for an edit's (of one that was heard under two rules
+// versions one decides), so every attempt and every order of arrival ends with the same one.
 //
 // From the most significant bit: 44 bits revision (edit time in ms, 0 for the post as first written), 44 bits
 // inverted event time (the earliest time of an id stands), 40 bits rank. Of one revision and time, the rank is 26 bits of

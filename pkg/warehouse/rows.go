@@ -281,7 +281,7 @@ func (w *Warehouse) Heads(ctx context.Context, events []social.Key) (heads map[s
 }
 
 // WrittenBy finds the events of authors up to the time of each, mentions or not, by whatever copy says so. It reads all of
-// two columns.
+// three columns of two tables.
 func (w *Warehouse) WrittenBy(ctx context.Context, until map[social.Key]time.Time) (events []social.Key, err error) {
 	authors := make([]social.Key, 0, len(until))
 	for k := range until {

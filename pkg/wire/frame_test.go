@@ -214,6 +214,10 @@ func TestIdentityAndMention(t *testing.T) {
 		for _, name := range names.Draw(t, "named") {
 			want.Mentions = append(want.Mentions, social.Person{ID: name, Handle: name + "!"})
 		}
+		ref := func(what string) social.Ref {
+			return social.Ref{ID: rapid.SampledFrom([]string{"", "p"}).Draw(t, what), AuthorID: rapid.SampledFrom([]string{"", "a"}).Draw(t, what+" by")}
+		}
+		want.InReplyTo, want.Object, want.RootID = ref("parent"), ref("object"), ref("root").ID
 		kept := want.Title
 		if want.Title != "" && want.Text != "" {
 			kept += "\n"

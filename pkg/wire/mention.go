@@ -61,8 +61,7 @@ func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
 	dst = appendTime(dst, m.RecordedTime)
 	dst = append(dst, `","datacontenttype":"application/json","data":`...)
 	if m.Retracted {
-		dst = append(appendIdentity(dst, m), '"')
-		dst = append(dst, '}')
+		dst = append(appendIdentity(dst, m), `"}`...)
 	} else {
 		dst = AppendMentionData(dst, m)
 	}
@@ -72,6 +71,8 @@ func AppendMention(dst []byte, origin string, m *social.Mention) []byte {
 // AppendMentionData appends the data of a mention: the columns of the table mentions, under their names.
 func AppendMentionData(dst []byte, m *social.Mention) []byte {
 	dst = appendIdentity(dst, m)
+	dst = append(dst, `","source":"`...)
+	dst = append(dst, m.Source...)
 	dst = append(dst, `","kind":"`...)
 	dst = append(dst, m.Kind...)
 	dst = appendKey(dst, `","author_key":"`, m.AuthorKey)
@@ -156,10 +157,7 @@ func appendIdentity(dst []byte, m *social.Mention) []byte {
 	dst = append(dst, `","time":"`...)
 	dst = appendTime(dst, m.Time)
 	dst = append(dst, `","recorded_time":"`...)
-	dst = appendTime(dst, m.RecordedTime)
-	dst = append(dst, `","source":"`...)
-	dst = append(dst, m.Source...)
-	return dst
+	return appendTime(dst, m.RecordedTime)
 }
 
 // appendString appends s as JSON. Most strings need nothing but their quotes, which is seen eight bytes at a time.

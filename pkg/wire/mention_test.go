@@ -87,7 +87,7 @@ func TestBatchRoundTrip(t *testing.T) {
 // A retraction travels between mentions, with little more than what it takes back.
 func TestRetractionRoundTrip(t *testing.T) {
 	m := exampleMention()
-	gone := social.Mention{Node: m.Node, EventKey: m.EventKey, Version: social.Deleted(), Retracted: true, Source: m.Source, Time: m.Time, RecordedTime: m.RecordedTime}
+	gone := social.Mention{Node: m.Node, EventKey: m.EventKey, Version: social.Deleted(), Retracted: true, Time: m.Time, RecordedTime: m.RecordedTime}
 	batch := EndBatch(AppendMention(AppendMention(BeginBatch(nil), "/polyphony/x", &m), "/polyphony/x", &gone))
 	got, err := DecodeBatch(nil, batch)
 	if diff := cmp.Diff([]social.Mention{m, gone}, got); diff != "" || err != nil {

@@ -86,6 +86,11 @@ func AppendIdentity(dst []byte, e *social.Event, kept string) []byte {
 	if len(e.Mentions) > 0 {
 		dst = appendPersons(append(dst, `,"mentions":`...), e.Mentions)
 	}
+	dst = appendRef(dst, `,"in_reply_to":`, e.InReplyTo)
+	dst = appendRef(dst, `,"object":`, e.Object)
+	if e.RootID != "" {
+		dst = appendString(append(dst, `,"root_id":`...), e.RootID)
+	}
 	if textOf(kept, e.Title) != e.Text { // some of it is masked there
 		dst = appendString(append(dst, `,"text":`...), e.Text)
 	}
@@ -102,6 +107,14 @@ func appendPersons(dst []byte, persons []social.Person) []byte {
 		dst = append(appendString(append(dst, `,"handle":`...), p.Handle), '}')
 	}
 	return append(dst, ']')
+}
+
+func appendRef(dst []byte, name string, ref social.Ref) []byte {
+	if ref == (social.Ref{}) {
+		return dst
+	}
+	dst = appendString(append(append(dst, name...), `{"id":`...), ref.ID)
+	return append(appendString(append(dst, `,"author_id":`...), ref.AuthorID), '}')
 }
 
 // textOf is a mention's text without the title, with which it begins.
@@ -130,7 +143,16 @@ func DecodeIdentity(e *social.Event, identity []byte) error {
 			ID     string `json:"id"`
 			Handle string `json:"handle"`
 		} `json:"mentions"`
-		Text *string `json:"text"`
+		InReplyTo struct {
+			ID       string `json:"id"`
+			AuthorID string `json:"author_id"`
+		} `json:"in_reply_to"`
+		Object struct {
+			ID       string `json:"id"`
+			AuthorID string `json:"author_id"`
+		} `json:"object"`
+		RootID string  `json:"root_id"`
+		Text   *string `json:"text"`
 	}
 	if _, err := json.Parse(identity, &raw, parseFlags); err != nil {
 		return fmt.Errorf("decoding an original: %w", err)
@@ -141,6 +163,7 @@ func DecodeIdentity(e *social.Event, identity []byte) error {
 	for _, m := range raw.Mentions {
 		e.Mentions = append(e.Mentions, social.Person{ID: m.ID, Handle: m.Handle})
 	}
+	e.InReplyTo, e.Object, e.RootID = social.Ref(raw.InReplyTo), social.Ref(raw.Object), raw.RootID
 	if e.Text = textOf(e.Text, raw.Title); raw.Text != nil {
 		e.Text = *raw.Text
 	}

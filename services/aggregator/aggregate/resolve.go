@@ -141,9 +141,16 @@ func (r *resolver) settle(ctx context.Context, contested, threaded []social.Key)
 		return err
 	}
 	var changes []social.Mention
-	for range maxRounds {
+	for round := range maxRounds {
 		t, err := r.read(ctx, threaded)
 		if err != nil {
+			return err
+		}
+		late := t.headsOf(changes) // who deleted or edited one meanwhile may not have seen where it came to stand
+		if round == 0 && r.again {
+			late = t.heads // of what a predecessor published before it died
+		}
+		if err := r.takeBack(ctx, late); err != nil {
 			return err
 		}
 		wanted := t.wanted()
@@ -185,17 +192,18 @@ func (r *resolver) heads(ctx context.Context, events []social.Key) (map[social.K
 			raise(event, seen.highest)
 		}
 	}
-	edited, err := r.edits(ctx, events)
+	standing := slices.DeleteFunc(slices.Clone(events), func(event social.Key) bool { return heads[event] == social.Deleted() })
+	edited, err := r.edits(ctx, standing)
 	if err != nil {
 		return nil, err
 	}
 	for event, v := range edited {
 		raise(event, v)
 	}
-	if len(raised) > 0 {
-		err = r.store.PutHeads(ctx, raised)
+	if err := r.store.PutHeads(ctx, raised); err != nil || len(edited) == 0 {
+		return heads, err
 	}
-	return heads, err
+	return r.store.Heads(ctx, events) // whoever deleted one meanwhile may not have seen what the edit put where
 }
 
 // versions is what is known of an event before its head is.

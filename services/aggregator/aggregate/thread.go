@@ -20,6 +20,7 @@ type thread struct {
 	standing map[social.Key][]social.Mention // where they ever were mentions
 	from     map[social.Key][]warehouse.Edge // what refers to an event
 	selves   map[social.Key]*warehouse.Self  // what they would be as mentions, where no mention says it
+	waits    map[social.Key]*warehouse.Self  // what is dropped when it has waited long enough
 	recorded map[social.Key]time.Time        // since when an event is known
 	heads    map[social.Key]social.Version   // of those asked, where known
 }
@@ -27,7 +28,7 @@ type thread struct {
 // read gathers the events, all that refers to them at any depth, and what those refer to.
 func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
 	t = &thread{asked: map[social.Key]bool{}, standing: map[social.Key][]social.Mention{}, from: map[social.Key][]warehouse.Edge{},
-		selves: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
+		selves: map[social.Key]*warehouse.Self{}, waits: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
 	for _, event := range events {
 		t.asked[event] = true
 	}
@@ -66,12 +67,28 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 		return nil, err
 	}
 	for i := range selves { // what was edited stands after what was waiting, in its place
-		if self := &selves[i]; self.Part != warehouse.Before && !slices.ContainsFunc(t.standing[self.Mention.EventKey], outdone(self)) {
-			t.selves[self.Mention.EventKey] = self
+		self := &selves[i]
+		event := self.Mention.EventKey
+		if self.Part != warehouse.Before && !slices.ContainsFunc(t.standing[event], outdone(self)) {
+			t.selves[event] = self
+		}
+		if !self.Kept {
+			t.waits[event] = self
 		}
 	}
 	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
 	return t, err
+}
+
+// headsOf gives the heads of those events that mentions are of.
+func (t *thread) headsOf(mentions []social.Mention) map[social.Key]social.Version {
+	heads := map[social.Key]social.Version{}
+	for i := range mentions {
+		if head, ok := t.heads[mentions[i].EventKey]; ok {
+			heads[mentions[i].EventKey] = head
+		}
+	}
+	return heads
 }
 
 // outdone finds mentions that say something newer than a self, by their own words.
@@ -238,9 +255,7 @@ func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Me
 // that one decides the event again.
 func (t *thread) behind(event social.Key) bool {
 	head, ok := t.heads[event]
-	self := t.selves[event].Mention
-	self.Via = social.ViaText
-	_, gone := self.TakenBack(head)
+	_, gone := t.selves[event].Mention.TakenBack(head)
 	return ok && gone
 }
 
@@ -284,37 +299,27 @@ func sorted(nodes map[social.Node]bool) []social.Node {
 	return list
 }
 
-// keep has what waited and is a mention now stay as long as that does.
+// keep has what waited, and what it refers to, stay as long as the mention that it is now.
 func (r *resolver) keep(ctx context.Context, t *thread) error {
-	var selves, edited []social.Reference
-	kept := map[social.Key]bool{}
-	for event := range t.asked {
-		self := t.selves[event]
-		if self == nil || self.Kept || !slices.ContainsFunc(t.standing[event], func(m social.Mention) bool { return !m.Retracted }) {
-			continue
-		}
-		kept[event] = true
-		reference := social.Reference{Mention: self.Mention, Sealed: self.Sealed, Kept: true}
-		if self.Part == warehouse.Edited {
-			edited = append(edited, reference)
+	var selves []social.Reference
+	for event, self := range t.waits {
+		if t.asked[event] && slices.ContainsFunc(t.standing[event], func(m social.Mention) bool { return !m.Retracted }) {
+			selves = append(selves, social.Reference{Mention: self.Mention, Sealed: self.Sealed, Kept: true})
 		} else {
-			selves = append(selves, reference)
+			delete(t.waits, event)
 		}
 	}
 	var edges []social.Reference
 	for _, list := range t.from {
 		for _, edge := range list {
-			if kept[edge.Event] {
+			if self := t.waits[edge.Event]; self != nil {
 				edges = append(edges, social.Reference{Kept: true, Until: edge.Until, Targets: []social.Key{edge.Target},
-					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: t.selves[edge.Event].Mention.Time}})
+					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: self.Mention.Time}})
 			}
 		}
 	}
 	if err := r.store.InsertEdges(ctx, edges); err != nil {
 		return err
 	}
-	if err := r.store.InsertSelves(ctx, selves, warehouse.Waiting); err != nil {
-		return err
-	}
-	return r.store.InsertSelves(ctx, edited, warehouse.Edited)
+	return r.store.InsertSelves(ctx, selves, warehouse.Waiting)
 }

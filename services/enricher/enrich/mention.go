@@ -81,7 +81,7 @@ func place(m *social.Mention, match *nodes.Match) {
 // contentHash covers what an event says and by whom, with the names that were just masked in it, for of two copies one may
 // know more of them; not where it belongs, under which rules and how often it was liked:
 // of two events with one id and time, one stands in all nodes, and the same event sent again has the same version under
-// any rules.
+// any rules. Some of it is masked elsewhere, and the version is public: it is keyed.
 func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 	b := en.content[:0]
 	for _, v := range [...]string{e.Source, string(e.Kind), e.Title, e.Text, e.Lang, e.Author.Country, e.PlaceCountry, e.Account} {
@@ -100,7 +100,7 @@ func (en *Enrichment) contentHash(e *social.Event, m *social.Mention) uint64 {
 		b = append(b, k[:]...)
 	}
 	en.content = b
-	return xxhash.Sum64(b)
+	return en.keyer.Tag(xxhash.Sum64(b))
 }
 
 // totalsHash tells copies of an event apart that differ in nothing but how often it was liked; 0 when none are told.

@@ -91,7 +91,7 @@ func apply(e, edit *social.Event) {
 	if edit.Text != "" {
 		e.Text, e.Links = edit.Text, edit.Links
 	}
-	e.Mentions = append(append(e.Mentions, edit.Mentions...), social.Person{Handle: e.Author.Handle})
+	e.Mentions = append(append(e.Mentions, edit.Mentions...), social.Person{ID: edit.InReplyTo.AuthorID, Handle: e.Author.Handle})
 	if len(edit.Links) > 0 {
 		e.Links = edit.Links
 	}

@@ -81,7 +81,7 @@ func TestRoute(t *testing.T) {
 	f(fmt.Sprintf(`"text":%q`, long), long, "heart north")
 }
 
-// TestNamesStayMasked: who was named in a post, or wrote it, is masked in what an edit makes of it, whether the edit names them
+// TestNamesStayMasked: who was named in a post, answered by it, or wrote it, is masked in what an edit makes of it, whether the edit names them
 // again or not; what of the post was masked is heard where the edit leaves it, and what it linked to.
 func TestNamesStayMasked(t *testing.T) {
 	b := setup(t)
@@ -94,7 +94,8 @@ func TestNamesStayMasked(t *testing.T) {
 	f := func(change, want string, matches int) {
 		t.Helper()
 		edit := editOf(t, b, change)
-		edit.Original = keyer.Seal(nil, []byte(`{"id":"native-1","author_id":"native-author","handle":"janedoe","mentions":[{"id":"","handle":"selfie"}],"text":"Cordia, @airia and selfie"}`))
+		edit.Original = keyer.Seal(nil, []byte(`{"id":"native-1","author_id":"native-author","handle":"janedoe","mentions":[{"id":"","handle":"selfie"}],`+
+			`"in_reply_to":{"id":"parent-1","author_id":"asker"},"object":{"id":"object-1","author_id":"sharer"},"root_id":"root-1","text":"Cordia, @airia and selfie"}`))
 		edit.Base.Text = "Cordia, [handle] and [handle]"
 		edited, err := b.route(&edit)
 		if err != nil || edited.Self.Text != want || len(edited.Mentions) != matches {
@@ -104,6 +105,8 @@ func TestNamesStayMasked(t *testing.T) {
 	f(`"lang":"en"`, "Cordia, [handle] and [handle]", 2)
 	f(`"text":"Cordia says selfie of janedoe"`, "Cordia says [handle] of [handle]", 1)
 	f(`"text":"Cordia says selfie of janedoe","author":{"handle":"other"},"mentions":[{"handle":"third"}]`, "Cordia says [handle] of [handle]", 1)
+	f(`"text":"Cordia, asker, sharer and root-1"`, "Cordia, [handle], [handle] and [handle]", 1)
+	f(`"text":"Cordia and other","in_reply_to":{"id":"parent-2","author_id":"other"}`, "Cordia and [handle]", 1)
 	f(`"title":"Of janedoe"`, "Of [handle]\nCordia, [handle] and [handle]", 2)
 }
 
