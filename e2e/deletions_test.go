@@ -169,6 +169,7 @@ func TestWithdrawnInPublic(t *testing.T) {
 	u := startUp(t)
 	startService(t, "aggregator", "POLYPHONY_NATS_URL=nats://"+u.at["nats"], "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
 	public := subscribe(t, u.at["nats"], "social.mentions.>")
+	u.sql("SYSTEM STOP MERGES mentions_store") // words of the deleted stay where they were
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
 	told := func(minute int, format string, args ...any) string {
 		return fmt.Sprintf(`{"time":%q,`, at.Add(time.Duration(minute)*time.Minute).Format(time.RFC3339)) + fmt.Sprintf(format, args...)
