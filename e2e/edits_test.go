@@ -171,6 +171,41 @@ func TestRetoldPostKeepsItsThread(t *testing.T) {
 	}
 }
 
+// TestAdoptedIsKept: what waited for its post and is a mention now is kept as long as that, in every copy, and with all that
+// any copy refers to, in whatever order post, copies and an edit are heard.
+func TestAdoptedIsKept(t *testing.T) {
+	u := startUp(t)
+	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour).Format(time.RFC3339)
+	facts := []string{
+		`"id":"p","kind":"post","text":"Velurex","author":{"id":"x","country":"DE"}`,
+		`"id":"r","kind":"reply","text":"thanks","author":{"id":"a"},"in_reply_to":{"id":"p"}`,
+		`"id":"r","kind":"reply","text":"thanks","author":{"id":"b"},"in_reply_to":{"id":"p"},"root_id":"elsewhere"`,
+		`"id":"r","kind":"reply","text":"thanks","author":{"id":"a"},"in_reply_to":{"id":"p"},"root_id":"nowhere"`,
+		`"kind":"edit","object":{"id":"r"},"text":"thanks, edited"`,
+	}
+	orders := 0
+	for step := range facts {
+		var lines []string
+		permutations([]int{0, 1, 2, 3, 4}, func(order []int) {
+			lines = append(lines, fmt.Sprintf(`{%s,"time":%q,"source":"s%d%d%d%d%d"}`, facts[order[step]], at, order[0], order[1], order[2], order[3], order[4]))
+		})
+		orders = len(lines)
+		u.post([]byte(strings.Join(lines, "\n")), "application/x-ndjson", nil)
+		u.settle()
+	}
+	f := func(query string, want int) {
+		t.Helper()
+		if got := rows[struct{ N int }](u, query)[0].N; got != want {
+			t.Errorf("%d, want %d: %s", got, want, query)
+		}
+	}
+	f("SELECT count() AS N FROM mentions WHERE text = 'thanks, edited'", orders)
+	f("SELECT uniqExact(event_key, part, author_key) AS N FROM selves WHERE part = 'waiting'", 2*orders)
+	f("SELECT count() AS N FROM (SELECT max(kept) AS stays FROM selves GROUP BY event_key, part, author_key HAVING NOT stays)", 0)
+	f("SELECT uniqExact(direction, event_key, other_key) AS N FROM edges", 6*orders)
+	f("SELECT count() AS N FROM (SELECT max(kept) AS stays FROM edges GROUP BY direction, event_key, other_key HAVING NOT stays)", 0)
+}
+
 // publishStatement does what an enricher does with a statement.
 func (u *up) publishStatement(s social.Statement) {
 	u.t.Helper()

@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -133,16 +134,45 @@ func TestStandingIsKnownSince(t *testing.T) {
 	}
 	gone := recorded(1, 9)
 	gone.Retracted = true
-	for _, c := range []social.Mention{recorded(5, 7), recorded(3, 6), recorded(8, 8), gone} {
+	all := []social.Mention{recorded(5, 7), recorded(3, 6), recorded(8, 8), gone}
+	known := func() {
+		t.Helper()
+		standing, err := w.Standing(t.Context(), []social.Key{m.EventKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "standing", []time.Time{epoch.Add(3 * time.Hour)}, []time.Time{standing[0].RecordedTime})
+		same(t, "taken back", true, standing[0].Retracted)
+	}
+	for _, c := range all {
 		insert(t, w, c)
 		exec(t, w, "OPTIMIZE TABLE locations FINAL")
 	}
-	standing, err := w.Standing(t.Context(), []social.Key{m.EventKey})
-	if err != nil {
-		t.Fatal(err)
+	known()
+	exec(t, w, "TRUNCATE TABLE locations")
+	insert(t, w, all...)
+	known()
+}
+
+// TestSelvesHoldTheFirstRecord: of those that say the same the one stands that was recorded first, whatever was merged.
+func TestSelvesHoldTheFirstRecord(t *testing.T) {
+	w := start(t)
+	m := history(newRand(86), 1)[0]
+	for _, hours := range []int{5, 3, 8} {
+		m.RecordedTime, m.RulesVersion = epoch.Add(time.Duration(hours)*time.Hour), fmt.Sprint(hours)
+		if err := w.InsertSelves(t.Context(), []social.Reference{{Mention: m, Kept: true}}, Waiting); err != nil {
+			t.Fatal(err)
+		}
 	}
-	same(t, "standing", []time.Time{epoch.Add(3 * time.Hour)}, []time.Time{standing[0].RecordedTime})
-	same(t, "taken back", true, standing[0].Retracted)
+	for range 2 {
+		selves, err := w.Selves(t.Context(), []social.Key{m.EventKey})
+		if err != nil || len(selves) != 1 {
+			t.Fatal(len(selves), err)
+		}
+		same(t, "rules", "3", selves[0].Mention.RulesVersion)
+		same(t, "version", m.Version, selves[0].Mention.Version)
+		exec(t, w, "OPTIMIZE TABLE selves FINAL")
+	}
 }
 
 // TestTouchGains: whoever finds gains decided and repeats their touches makes their sealed hours stale again.
@@ -199,7 +229,7 @@ func TestEdgesOfManyTellings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, "edges", []Edge{{Event: social.Key{1}, Target: social.Key{2}, Until: epoch.Add(10 * time.Hour), Recorded: epoch.Add(2 * time.Hour)}}, to)
+		same(t, "edges", []Edge{{Event: social.Key{1}, Target: social.Key{2}, Until: epoch.Add(10 * time.Hour), Recorded: epoch.Add(2 * time.Hour), Kept: true}}, to)
 		exec(t, w, "OPTIMIZE TABLE edges FINAL")
 	}
 }

@@ -89,7 +89,7 @@ type row struct {
 }
 
 // sortRows gives the mentions in the order of mentions_store, only the highest version of each key, and those left out
-// that carry other totals or name another author.
+// that carry other totals, name another author or were recorded earlier.
 func sortRows(mentions []social.Mention) (kept, more []row) {
 	ranks := ranksOf(mentions)
 	rows := make([]row, len(mentions))
@@ -116,7 +116,7 @@ func sortRows(mentions []social.Mention) (kept, more []row) {
 				is, other = other, is
 			}
 			kept[n-1] = is
-			if a, b := &mentions[is.index], &mentions[other.index]; carriedHash(a) != carriedHash(b) || a.AuthorKey != b.AuthorKey {
+			if a, b := &mentions[is.index], &mentions[other.index]; carriedHash(a) != carriedHash(b) || a.AuthorKey != b.AuthorKey || b.RecordedTime.Before(a.RecordedTime) {
 				more = append(more, other)
 			}
 			continue

@@ -14,12 +14,14 @@ import (
 )
 
 // storedColumns are a mention's, but for its node, as mentionRow reads them.
-const storedColumns = `event_key, toUInt64(bitShiftRight(version, 64)) AS high, toUInt64(version) AS low,
-	time, recorded_time, source, toString(kind) AS kind, author_key, parent_key,
+const storedColumns = `event_key, time, recorded_time, source, toString(kind) AS kind, author_key, parent_key,
 	root_key, parent_author_key, toString(via) AS via, account, owned,
 	by_company, bot, toString(role) AS role, role_confidence, lang, country, toString(country_method) AS country_method,
 	sentiment, products, competitors, topics, needs, is_question, ae_elements, ae_screened, ae_serious, offlabel, cluster_id,
 	followers, text, rules_version`
+
+// versionColumns are the two halves of a version of mentions_store.
+const versionColumns = `toUInt64(bitShiftRight(version, 64)) AS high, toUInt64(version) AS low`
 
 // mentionRow is a mention as it is read, keys as 16 bytes.
 type mentionRow struct {
@@ -163,21 +165,23 @@ type Edge struct {
 	Event, Target social.Key
 	Until         time.Time // the event waits for the target until then
 	Recorded      time.Time // of the event
+	Kept          bool      // as long as mentions are
 }
 
 // Edges reads to what events refer, and what refers to them.
 func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []Edge, err error) {
 	var event, other proto.ColFixedStr16
-	var direction proto.ColUInt8
+	var direction, kept proto.ColUInt8
 	until, recorded := newTimes(), newTimes()
 	err = w.send(ctx, w.recordSenders, func(s *sender) error {
 		return s.ask(ctx, `SELECT event_key, toUInt8(direction) AS way, other_key, CAST(max(until), 'DateTime64(3, \'UTC\')') AS waits,
-				CAST(min(recorded), 'DateTime64(3, \'UTC\')') AS since FROM edges
-			WHERE direction IN ('to', 'from') AND event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
+				CAST(min(recorded), 'DateTime64(3, \'UTC\')') AS since,
+				toUInt8(max(kept)) AS stays
+			FROM edges WHERE direction IN ('to', 'from') AND event_key IN (SELECT key FROM asked) GROUP BY event_key, direction, other_key`, events,
 			proto.Results{{Name: "event_key", Data: &event}, {Name: "way", Data: &direction}, {Name: "other_key", Data: &other},
-				{Name: "waits", Data: until}, {Name: "since", Data: recorded}}, func(i int) {
+				{Name: "waits", Data: until}, {Name: "since", Data: recorded}, {Name: "stays", Data: &kept}}, func(i int) {
 				edge := Edge{Event: event[i], Target: other[i], Until: time.UnixMilli(int64(until.Data[i])).UTC(),
-					Recorded: time.UnixMilli(int64(recorded.Data[i])).UTC()}
+					Recorded: time.UnixMilli(int64(recorded.Data[i])).UTC(), Kept: kept[i] == 1}
 				if direction[i] == 1 {
 					to = append(to, edge)
 				} else {
@@ -190,6 +194,24 @@ func (w *Warehouse) Edges(ctx context.Context, events []social.Key) (to, from []
 		return nil, nil, fmt.Errorf("reading the references of %d events: %w", len(events), err)
 	}
 	return to, from, nil
+}
+
+// Referred reads since when events are known that refer to others, mentions or not.
+func (w *Warehouse) Referred(ctx context.Context, events []social.Key) (since map[social.Key]time.Time, err error) {
+	var event proto.ColFixedStr16
+	recorded := newTimes()
+	since = map[social.Key]time.Time{}
+	err = w.send(ctx, w.recordSenders, func(s *sender) error {
+		return s.ask(ctx, `SELECT event_key, CAST(min(recorded), 'DateTime64(3, \'UTC\')') AS since FROM edges
+			WHERE direction = 'to' AND event_key IN (SELECT key FROM asked) GROUP BY event_key`, events,
+			proto.Results{{Name: "event_key", Data: &event}, {Name: "since", Data: recorded}}, func(i int) {
+				since[event[i]] = time.UnixMilli(int64(recorded.Data[i])).UTC()
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading since when %d events are known: %w", len(events), err)
+	}
+	return since, nil
 }
 
 // Unsettled are events of which more is known than that they are mentions by their own words. It does not matter who
@@ -266,7 +288,7 @@ const (
 			bitAnd(toUInt64(version), 17592186044415) != 17592186044415 AS holds -- is not taken back
 		FROM locations WHERE event_key IN (SELECT key FROM asked)`
 	saidBySelves = `SELECT event_key, time, bitNot(toUInt64(0)) AS carried_least, toUInt64(0) AS carried_most,
-			bitOr(bitShiftLeft(bitShiftRight(version, 84), 26), toUInt128(bitAnd(bitShiftRight(toUInt64(version), 14), 67108863))) AS words,
+			toUInt128(bitOr(bitShiftLeft(bitShiftRight(version, 128), 26), bitAnd(bitShiftRight(version, 58), 67108863))) AS words,
 			NOT is_deleted AS holds
 		FROM selves WHERE event_key IN (SELECT key FROM asked)`
 )

@@ -29,6 +29,7 @@ const waitFactor = 3
 // selfColumns are the columns of selves.
 type selfColumns struct {
 	facts   *factColumns
+	version proto.ColUInt256
 	part    enumColumn
 	kept    proto.ColBool
 	expires proto.ColDateTime
@@ -37,6 +38,7 @@ type selfColumns struct {
 
 func (c *selfColumns) input() proto.Input {
 	input := proto.Input{
+		{Name: "version", Data: &c.version},
 		{Name: "part", Data: &c.part},
 		{Name: "kept", Data: &c.kept},
 		{Name: "expires", Data: &c.expires},
@@ -44,7 +46,7 @@ func (c *selfColumns) input() proto.Input {
 	}
 	for _, column := range c.facts.input() {
 		switch column.Name {
-		case "division", "territory", "likes", "shares", "views":
+		case "division", "territory", "version", "likes", "shares", "views":
 		default:
 			input = append(input, column)
 		}
@@ -152,13 +154,24 @@ func (s *sender) insertSelves(ctx context.Context, selves []social.Reference, pa
 		c.kept.Append(kept)
 		c.expires.AppendRaw(expiry(r))
 		c.sealed.AppendBytes(r.Sealed)
-		v := packed(r.Mention.Version)
-		c.facts.append(&r.Mention, version{v.High, v.Low})
+		c.version.Append(selfVersion(&r.Mention))
+		c.facts.append(&r.Mention, version{})
 	}
 	if err := s.note(ctx, &notes); err != nil {
 		return err
 	}
 	return s.insert(ctx, "selves", c.input())
+}
+
+// selfVersion is the version that selves replaces by: that of the mention, and of those that say the same the earliest
+// record, in the lowest 44 bits.
+func selfVersion(m *social.Mention) proto.UInt256 {
+	v := packed(m.Version)
+	inverted := ones44 - uint64(m.RecordedTime.UnixMilli())&ones44
+	return proto.UInt256{
+		High: proto.UInt128{Low: v.High >> 20},
+		Low:  proto.UInt128{High: v.High<<44 | v.Low>>20, Low: v.Low<<44 | inverted},
+	}
 }
 
 // dropDeleted takes back the selves of events that are deleted. It looks after they are written; whoever deletes one
@@ -229,7 +242,8 @@ type Self struct {
 	Part    Part
 }
 
-// Selves reads what is known of events beyond their mentions, in the order of parts.
+// Selves reads what is known of events beyond their mentions, but for deleted ones: of each part the copy that holds for
+// every author that it names, in the order of parts and versions.
 func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, error) {
 	if len(events) == 0 {
 		return nil, nil
@@ -238,16 +252,16 @@ func (w *Warehouse) Selves(ctx context.Context, events []social.Key) ([]Self, er
 	if err != nil {
 		return nil, err
 	}
-	rows, err := w.conn.Query(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), `SELECT `+storedColumns+`,
-			toInt8(part) AS part, kept, sealed
-		FROM
+	rows, err := w.conn.Query(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), `SELECT * EXCEPT (public, gone) FROM
 		(
-			SELECT * FROM selves WHERE event_key IN (SELECT key FROM asked)
-			ORDER BY event_key, part, version DESC, is_deleted DESC
-			LIMIT 1 BY event_key, part
+			SELECT bitShiftRight(version, 44) AS public, toUInt64(bitShiftRight(public, 64)) AS high, toUInt64(public) AS low, `+storedColumns+`,
+				toInt8(part) AS part, kept, sealed, max(is_deleted) OVER (PARTITION BY event_key) AS gone
+			FROM selves WHERE event_key IN (SELECT key FROM asked)
+			ORDER BY event_key, part, author_key, version DESC, kept DESC
+			LIMIT 1 BY event_key, part, author_key
 		)
-		WHERE NOT is_deleted
-		ORDER BY event_key, part`)
+		WHERE NOT gone
+		ORDER BY event_key, part, public`)
 	if err != nil {
 		return nil, fmt.Errorf("reading selves: %w", err)
 	}
@@ -276,7 +290,7 @@ func (w *Warehouse) FirstWritten(ctx context.Context, events []social.Key) ([]so
 		return nil, err
 	}
 	var rows []mentionRow
-	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+storedColumns+`
+	err = w.conn.Select(clickhouse.Context(ctx, clickhouse.WithExternalTable(asked)), &rows, `SELECT `+versionColumns+`, `+storedColumns+`
 		FROM mentions_store
 		WHERE (division, territory, time, event_key) IN
 				(SELECT division, territory, time, event_key FROM locations WHERE event_key IN (SELECT key FROM asked))

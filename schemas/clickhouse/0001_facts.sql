@@ -117,7 +117,7 @@ CREATE TABLE IF NOT EXISTS selves
     expires           DateTime('UTC'),
     sealed            String CODEC(NONE),
     time              DateTime64(3, 'UTC'),
-    version           UInt128,
+    version           UInt256, -- 44 bits of inverted recorded time follow the mention's: of those that say the same the first stands
     is_deleted        UInt8,
     recorded_time     DateTime64(3, 'UTC') CODEC(Delta(8), LZ4),
     source            String,

@@ -20,7 +20,7 @@ type thread struct {
 	standing map[social.Key][]social.Mention // where they ever were mentions
 	from     map[social.Key][]warehouse.Edge // what refers to an event
 	selves   map[social.Key]*warehouse.Self  // what they would be as mentions, where no mention says it
-	waits    map[social.Key]*warehouse.Self  // what is dropped when it has waited long enough
+	waits    []*warehouse.Self               // what is dropped when it has waited long enough
 	recorded map[social.Key]time.Time        // since when an event is known
 	heads    map[social.Key]social.Version   // of those asked, where known
 }
@@ -28,7 +28,7 @@ type thread struct {
 // read gathers the events, all that refers to them at any depth, and what those refer to.
 func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, err error) {
 	t = &thread{asked: map[social.Key]bool{}, standing: map[social.Key][]social.Mention{}, from: map[social.Key][]warehouse.Edge{},
-		selves: map[social.Key]*warehouse.Self{}, waits: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
+		selves: map[social.Key]*warehouse.Self{}, recorded: map[social.Key]time.Time{}}
 	for _, event := range events {
 		t.asked[event] = true
 	}
@@ -62,18 +62,26 @@ func (r *resolver) read(ctx context.Context, events []social.Key) (t *thread, er
 		t.standing[row.EventKey] = append(t.standing[row.EventKey], *row)
 		t.see(row.EventKey, row.RecordedTime)
 	}
+	outside := slices.DeleteFunc(slices.Clone(all), func(event social.Key) bool { return t.asked[event] })
+	since, err := r.store.Referred(ctx, outside)
+	if err != nil {
+		return nil, err
+	}
+	for event, at := range since {
+		t.see(event, at)
+	}
 	selves, err := r.store.Selves(ctx, all)
 	if err != nil {
 		return nil, err
 	}
-	for i := range selves { // what was edited stands after what was waiting, in its place
+	for i := range selves { // the last of what was edited stands, or else of what was waiting
 		self := &selves[i]
 		event := self.Mention.EventKey
 		if self.Part != warehouse.Before && !slices.ContainsFunc(t.standing[event], outdone(self)) {
 			t.selves[event] = self
 		}
 		if !self.Kept {
-			t.waits[event] = self
+			t.waits = append(t.waits, self)
 		}
 	}
 	t.heads, err = r.store.Heads(ctx, slices.Collect(maps.Keys(t.asked)))
@@ -187,10 +195,10 @@ func (t *thread) silent(wanted map[social.Key]map[social.Node]bool) (events []so
 	return events
 }
 
-// current reports whether a row is a mention through a thread that says what its event says now, by itself or elsewhere.
-// A version tells other words from the same.
+// current reports whether a row is a mention through a thread that says what its event says now, by itself or elsewhere,
+// and since when it is known. A version tells other words from the same.
 func (t *thread) current(row *social.Mention) bool {
-	if row.Retracted || says(row) {
+	if row.Retracted || says(row) || t.recorded[row.EventKey].Before(row.RecordedTime) {
 		return false
 	}
 	same := func(m *social.Mention) bool { return row.Version.Words() == m.Version.Words() }
@@ -244,6 +252,7 @@ func (t *thread) changes(wanted map[social.Key]map[social.Node]bool) []social.Me
 		}
 		for _, node := range sorted(nodes) {
 			if m, ok := joins(self, node, rows); ok {
+				m.RecordedTime = t.recorded[event]
 				changes = append(changes, m)
 			}
 		}
@@ -301,20 +310,17 @@ func sorted(nodes map[social.Node]bool) []social.Node {
 
 // keep has what waited, and what it refers to, stay as long as the mention that it is now.
 func (r *resolver) keep(ctx context.Context, t *thread) error {
-	var selves []social.Reference
-	for event, self := range t.waits {
-		if t.asked[event] && slices.ContainsFunc(t.standing[event], func(m social.Mention) bool { return !m.Retracted }) {
+	var selves, edges []social.Reference
+	for _, self := range t.waits {
+		if _, ok := t.mentioned(self.Mention.EventKey); ok {
 			selves = append(selves, social.Reference{Mention: self.Mention, Sealed: self.Sealed, Kept: true})
-		} else {
-			delete(t.waits, event)
 		}
 	}
-	var edges []social.Reference
 	for _, list := range t.from {
 		for _, edge := range list {
-			if self := t.waits[edge.Event]; self != nil {
+			if at, ok := t.mentioned(edge.Event); ok && !edge.Kept {
 				edges = append(edges, social.Reference{Kept: true, Until: edge.Until, Targets: []social.Key{edge.Target},
-					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: self.Mention.Time}})
+					Mention: social.Mention{EventKey: edge.Event, RecordedTime: edge.Recorded, Time: at}})
 			}
 		}
 	}
@@ -322,4 +328,14 @@ func (r *resolver) keep(ctx context.Context, t *thread) error {
 		return err
 	}
 	return r.store.InsertSelves(ctx, selves, warehouse.Waiting)
+}
+
+// mentioned tells whether one of the events to decide is a mention anywhere, and when it happened.
+func (t *thread) mentioned(event social.Key) (at time.Time, ok bool) {
+	for i := range t.standing[event] {
+		if row := &t.standing[event][i]; t.asked[event] && !row.Retracted && row.Time.After(at) {
+			at, ok = row.Time, true
+		}
+	}
+	return at, ok
 }

@@ -56,9 +56,7 @@ func threadOf(refers map[byte][]byte, selves []byte, rows ...social.Mention) *th
 	}
 	for _, m := range rows {
 		t.standing[m.EventKey] = append(t.standing[m.EventKey], m)
-		if !m.Retracted {
-			t.see(m.EventKey, m.RecordedTime)
-		}
+		t.see(m.EventKey, m.RecordedTime)
 	}
 	return t
 }
@@ -104,6 +102,9 @@ func TestThreadChanges(t *testing.T) {
 	f("by its own words elsewhere: what it says there is not known here", threadOf(refers(2, 1), nil, post, row(2, "b", 1, 0)), "")
 	f("and is found out", threadOf(refers(2, 1), []byte{2}, post, row(2, "b", 1, 0)), "+2@a")
 	f("with other words than it has", threadOf(refers(2, 1), []byte{2}, post, row(2, "a", 0, 1)), "+2@a")
+	late := row(2, "a", 1, 1)
+	late.RecordedTime = recordedAt(3)
+	f("as known for less time than it is", threadOf(refers(2, 1), []byte{2}, post, late), "+2@a")
 	f("a post that was recorded too late", threadOf(map[byte][]byte{1: {12}}, []byte{1}, row(12, "a", 1, 0)), "")
 	f("and one that was not", threadOf(map[byte][]byte{1: {11}}, []byte{1}, row(11, "a", 1, 0)), "+1@a")
 	f("through what is not asked for, however it stands", threadOf(refers(3, 2), []byte{3}, row(2, "a", 1, 1)), "+3@a")
