@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/segmentio/encoding/json"
 
@@ -14,6 +15,7 @@ import (
 // Edit asks where an edited event belongs now: its own bytes are sealed, and rules are the enricher's business.
 type Edit struct {
 	RulesVersion string         // that the edit was accepted under
+	RecordedTime time.Time      // when the edit was accepted
 	Version      social.Version // of what becomes of the event
 	Line         []byte         // the edit as it came, sealed
 	Original     []byte         // what leads back to the author, sealed
@@ -28,6 +30,7 @@ type Edited struct {
 
 type rawEdit struct {
 	RulesVersion string             `json:"rules_version"`
+	RecordedTime int64              `json:"recorded_time"` // Unix ms
 	Version      string             `json:"version"`
 	Line         []byte             `json:"line"`
 	Original     []byte             `json:"original"`
@@ -43,7 +46,8 @@ type rawEdited struct {
 
 // EncodeEdit and DecodeEdit are the question on its way.
 func EncodeEdit(e *Edit) []byte {
-	return encoded(&rawEdit{RulesVersion: e.RulesVersion, Version: e.Version.String(), Line: e.Line, Original: e.Original, Base: AppendMentionData(nil, &e.Base)})
+	return encoded(&rawEdit{RulesVersion: e.RulesVersion, RecordedTime: e.RecordedTime.UnixMilli(), Version: e.Version.String(),
+		Line: e.Line, Original: e.Original, Base: AppendMentionData(nil, &e.Base)})
 }
 
 // DecodeEdit reads what EncodeEdit writes.
@@ -52,7 +56,7 @@ func DecodeEdit(b []byte) (e Edit, err error) {
 	if _, err := json.Parse(b, &raw, parseFlags); err != nil {
 		return e, fmt.Errorf("decoding an edit: %w", err)
 	}
-	e = Edit{RulesVersion: raw.RulesVersion, Line: raw.Line, Original: raw.Original}
+	e = Edit{RulesVersion: raw.RulesVersion, RecordedTime: time.UnixMilli(raw.RecordedTime).UTC(), Line: raw.Line, Original: raw.Original}
 	if e.Version, err = social.ParseVersion(raw.Version); err != nil {
 		return e, fmt.Errorf("decoding an edit: %w", err)
 	}

@@ -15,7 +15,7 @@ import (
 func exampleEdit() Edit {
 	base := exampleMention()
 	base.Node = social.Node{}
-	return Edit{RulesVersion: "0123456789abcdef", Version: social.OwnVersion(base.Time.Add(time.Hour), base.Time, 9),
+	return Edit{RulesVersion: "0123456789abcdef", RecordedTime: base.Time.Add(2 * time.Hour), Version: social.OwnVersion(base.Time.Add(time.Hour), base.Time, 9),
 		Line: []byte{0, 1, 0xff}, Original: []byte("sealed"), Base: base}
 }
 

@@ -107,8 +107,8 @@ SETTINGS index_granularity = 256, auto_statistics_types = '';
 -- What an event would be as a mention of any node, where no mention says it: of each that refers to others and is none by
 -- itself ('waiting'), and of each that was edited, as it is now ('edited') and as it was first written ('before'). The
 -- version is the whole of it, with the time; the highest of a part holds, and the others stay where they name other authors,
--- with whose words the event goes too. What waits for its post is dropped when it has waited long enough; what is a mention
--- is `kept` as long as those.
+-- with whose words the event goes too. What waits for its post is dropped three waits after it was recorded; what is a mention,
+-- in every copy, is `kept` as long as those.
 CREATE TABLE IF NOT EXISTS selves
 (
     event_key         FixedString(16) CODEC(NONE),

@@ -55,7 +55,7 @@ func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.K
 // route asks an enricher what an edit makes of an event; nil when it can never be applied, which is put on record.
 func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *warehouse.Self) (*wire.Edited, error) {
 	answer, err := r.bus.Request(ctx, topology.RouteSubject, wire.EncodeEdit(&wire.Edit{
-		RulesVersion: edit.RulesVersion, Version: social.EditedVersion(edit.Time, base.Mention.Version, edit.Version),
+		RulesVersion: edit.RulesVersion, RecordedTime: edit.RecordedTime, Version: social.EditedVersion(edit.Time, base.Mention.Version, edit.Version),
 		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention}))
 	var becomes wire.Edited
 	if err == nil {

@@ -65,7 +65,7 @@ func (w *worker) applied(edit *wire.Edit, keepText time.Duration) (*social.Event
 	if err := wire.DecodeIdentity(e, identity); err != nil {
 		return nil, err
 	}
-	if change.Text == "" && keepText > 0 && change.Time.Sub(e.Time) > keepText {
+	if change.Text == "" && keepText > 0 && edit.RecordedTime.Sub(e.Time) > keepText {
 		return nil, errors.New("it leaves the text as it was, and that is no longer kept")
 	}
 	apply(e, change)

@@ -27,7 +27,7 @@ func editOf(t *testing.T, b *bundle, change string) wire.Edit {
 	base := social.Mention{EventKey: keyer.Key("facebook", "native-1"), AuthorKey: keyer.Key("facebook", "native-author"), Source: "facebook",
 		Kind: social.Post, Time: written, RecordedTime: recorded, Via: social.ViaText, Role: social.RoleUnknown, Country: "SE",
 		CountryMethod: social.CountryByAuthor, Text: "Cordia as first written", Version: social.OwnVersion(time.Time{}, written, 5)}
-	return wire.Edit{RulesVersion: b.rules.Version(), Version: social.EditedVersion(written.Add(time.Minute), base.Version, social.Version{}),
+	return wire.Edit{RulesVersion: b.rules.Version(), RecordedTime: recorded, Version: social.EditedVersion(written.Add(time.Minute), base.Version, social.Version{}),
 		Line: keyer.Seal(nil, []byte(line)), Original: keyer.Seal(nil, []byte(`{"id":"native-1","author_id":"native-author"}`)), Base: base}
 }
 
@@ -125,6 +125,6 @@ func TestRouteNever(t *testing.T) {
 	}
 	f("an edit sealed with another secret", true, func(e *wire.Edit) { e.Line = bytes.Repeat([]byte{7}, 64) })
 	f("an original sealed with another secret", true, func(e *wire.Edit) { e.Original = bytes.Repeat([]byte{7}, 64) })
-	f("a text that is no longer kept", true, func(e *wire.Edit) { e.Base.Time = e.Base.Time.Add(-91 * 24 * time.Hour) })
+	f("a text that is no longer kept", true, func(e *wire.Edit) { e.RecordedTime = e.Base.Time.Add(91 * 24 * time.Hour) })
 	f("rules that nobody has yet", false, func(e *wire.Edit) { e.RulesVersion = "ffffffffffffffff" })
 }
