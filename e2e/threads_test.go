@@ -78,6 +78,57 @@ func TestHistories(t *testing.T) {
 	u.mustShow(all, copyFile)
 }
 
+// TestSameInAnyOrder: the same facts under the same secret, heard in other orders, end as the same rows to the last column,
+// also where hashes decide what stands; only when each was recorded differs.
+func TestSameInAnyOrder(t *testing.T) {
+	const histories, tellings = 400, 3
+	r := rand.New(rand.NewPCG(7, 7))
+	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
+	all, contests := [tellings][]told{}, 0
+	for i := range histories {
+		h := inventHistory(r, around)
+		if len(h.choices()) > 1 {
+			contests++
+		}
+		for n := range all {
+			all[n] = append(all[n], h.tell(r, fmt.Sprintf("h%d", i), pieces))
+		}
+	}
+	if contests < histories/20 {
+		t.Fatalf("hashes decide in %d of %d histories", contests, histories)
+	}
+	directory, key := companyWith(t, historyCompany, ""), filepath.Join(t.TempDir(), "author.key")
+	if err := os.WriteFile(key, []byte("the same secret every time"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var first []string
+	for n := range all {
+		u := newUp(t, "--nodes", directory)
+		u.env = []string{"POLYPHONY_AUTHOR_KEY_FILE=" + key}
+		u.start()
+		u.tell(all[n], func() {})
+		var got []string
+		for _, query := range []string{
+			`SELECT * EXCEPT (recorded_time, version) REPLACE (hex(event_key) AS event_key, hex(author_key) AS author_key, hex(parent_key) AS parent_key,
+				hex(root_key) AS root_key, hex(parent_author_key) AS parent_author_key), bitShiftRight(version, 58) AS words
+			FROM mentions_store FINAL WHERE NOT is_deleted ORDER BY ALL`,
+			`SELECT * EXCEPT version REPLACE (hex(event_key) AS event_key) FROM gains FINAL WHERE NOT is_deleted ORDER BY ALL`,
+		} {
+			got = append(got, strings.Split(string(u.sql(query+" FORMAT JSONEachRow")), "\n")...)
+		}
+		u.drain()
+		if first == nil {
+			first = got
+		}
+		if len(got) < histories {
+			t.Fatalf("%d rows of %d histories", len(got), histories)
+		}
+		if diff := cmp.Diff(first, got); diff != "" {
+			t.Fatalf("told in another order (-first +other):\n%.5000s", diff)
+		}
+	}
+}
+
 // companyWith makes a nodes directory, with more lines in company.yaml.
 func companyWith(t *testing.T, files map[string]string, more string) string {
 	t.Helper()
