@@ -18,9 +18,7 @@ var leftovers = []struct{ table, rows, quick string }{
 		"NOT is_deleted AND (division, territory, time, event_key) IN (SELECT division, territory, time, event_key FROM locations WHERE " + isForgotten + ")"},
 	{"selves", "NOT is_deleted AND " + isForgotten, ""},
 	{"originals", isForgotten + ` OR event_key IN (SELECT statement_key FROM statements WHERE object_key IN
-		(SELECT event_key FROM heads WHERE version = bitNot(toUInt128(0))))
-		OR event_key IN (SELECT statement_key FROM statements AS s JOIN (SELECT author_key, max(until) AS until FROM author_heads GROUP BY author_key) AS a
-			ON s.object_author_key = a.author_key WHERE s.kind = 'edit' AND s.time <= a.until)`, ""}, // edits of posts that nobody has seen yet
+		(SELECT event_key FROM heads WHERE version = bitNot(toUInt128(0))))`, ""},
 }
 
 // Forget has ClickHouse remove from its disk what deleted events said, and what leads back to who said it; keyed hashes

@@ -177,9 +177,6 @@ func (en *Enrichment) statement(e *social.Event, line []byte, version string, re
 		ObjectKey: en.keyer.Key(e.Source, e.Object.ID), ObjectAuthor: en.keyer.Key(e.Source, e.Object.AuthorID),
 	}
 	if e.Kind == social.Edit {
-		if e.Object.AuthorID == "" { // authors edit what is theirs
-			s.ObjectAuthor = en.keyer.Key(e.Source, e.Author.ID)
-		}
 		s.Sealed = en.keyer.Seal(nil, line) // what it says is read where it is routed anew
 	}
 	s.Key = en.statementKey(s)
