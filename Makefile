@@ -2,6 +2,8 @@
 PROGRAMS := ingester enricher aggregator polyphony
 LIBRARY  := deploy/embedded/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so
 FUZZTIME  ?= 20s
+DURATION  ?= 10m
+SEED      ?= 1
 BENCHTIME ?= 200ms
 
 # The race detector needs a C compiler. CI must have one; elsewhere the tests run without it.
@@ -11,7 +13,7 @@ RACE := $(if $(CI)$(shell command -v $$(go env CC)),-race)
 export PATH := $(if $(POLYPHONY_CLICKHOUSE_BIN),$(dir $(POLYPHONY_CLICKHOUSE_BIN)):)$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help engine build run test check bench fuzz e2e generate
+.PHONY: help engine build run test check bench fuzz e2e faults mutants generate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,12 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 
 e2e: engine ## the whole system: generated events in, exact metrics out
 	go test -count=1 -timeout 30m -v ./e2e/...
+
+faults: engine ## kill, pause and cut off everything under load for DURATION (10m), as SEED (1) says
+	POLYPHONY_TEST_FAULTS=$(DURATION) POLYPHONY_TEST_SEED=$(SEED) go test -count=1 -timeout 0 -v -run TestFaults ./e2e
+
+mutants: engine ## put deliberate faults into a copy of the checkout and show which test notices each
+	go run ./e2e/mutants
 
 generate: ## regenerate what is derived from other files
 	go generate ./...

@@ -6,11 +6,15 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -30,6 +34,7 @@ var bin string
 
 func TestMain(m *testing.M) {
 	embedded.RunChildIfAsked()
+	runNATSIfAsked()
 	os.Exit(run(m))
 }
 
@@ -57,6 +62,25 @@ func run(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+// runNATSIfAsked makes this process a NATS server until it is told to end.
+func runNATSIfAsked() {
+	dir := os.Getenv("E2E_NATS_DIR")
+	if dir == "" {
+		return
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	n, err := embedded.StartNATS(embedded.NATSConfig{Dir: dir, Addr: os.Getenv("E2E_NATS_ADDR"), Log: log})
+	if err != nil {
+		log.Error("starting", "error", err)
+		os.Exit(1)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+	n.Close()
+	os.Exit(0)
 }
 
 // program is a command line of one of the programs, with no setting of ours in its environment.

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"polyphony/pkg/seam"
 	"polyphony/pkg/topology"
 )
 
@@ -33,7 +34,11 @@ type Delivery struct {
 }
 
 // Done acknowledges d before its batch is: what follows from it is stored. If that fails, the end of the batch does it.
-func (d *Delivery) Done(ctx context.Context) { _ = d.msg.DoubleAck(ctx) }
+func (d *Delivery) Done(ctx context.Context) {
+	seam.Before(seam.Acknowledge, d.Subject)
+	_ = d.msg.DoubleAck(ctx)
+	seam.After(seam.Acknowledge, d.Subject)
+}
 
 // Limit bounds the batches of a handler: as soon as Bytes or Messages have come, or Wait after the first message.
 type Limit struct {
@@ -98,9 +103,11 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 			return &handlerError{err}
 		}
 		for _, d := range batch {
+			seam.Before(seam.Acknowledge, d.Subject)
 			if err := d.msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 				return fmt.Errorf("acknowledging: %w", err)
 			}
+			seam.After(seam.Acknowledge, d.Subject)
 		}
 		progress()
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"polyphony/pkg/seam"
 	"polyphony/pkg/topology"
 )
 
@@ -64,9 +65,11 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) er
 			return err
 		}
 	}
+	seam.Before(seam.Purge, c.Stream.Name)
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(purgeBelow)); err != nil {
 		return fmt.Errorf("purging below %d: %w", purgeBelow, err)
 	}
+	seam.After(seam.Purge, c.Stream.Name)
 	return nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/seam"
 )
 
 // Header is a message's header.
@@ -99,6 +101,7 @@ func (b *Bus) publishOnce(ctx context.Context, messages []Message) (failed []Mes
 		if m.ID != "" {
 			options = append(options, jetstream.WithMsgID(m.ID))
 		}
+		seam.Before(seam.Publish, m.Subject)
 		future, sendErr := b.js.PublishMsgAsync(msg, options...)
 		if sendErr != nil {
 			fail(i, sendErr)
@@ -112,6 +115,7 @@ func (b *Bus) publishOnce(ctx context.Context, messages []Message) (failed []Mes
 		}
 		select {
 		case <-future.Ok():
+			seam.After(seam.Publish, messages[i].Subject)
 		case ackErr := <-future.Err():
 			fail(i, refusal(ackErr))
 		case <-ctx.Done():

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"polyphony/pkg/seam"
 )
 
 // answerWait is how long an answer may take before the question is put again.
@@ -22,6 +24,7 @@ var ErrNobody = errors.New("nobody answers")
 func (b *Bus) Request(ctx context.Context, subject string, question []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
+	seam.Before(seam.Request, subject)
 	answer, err := b.conn.RequestWithContext(ctx, subject, question)
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
@@ -31,6 +34,7 @@ func (b *Bus) Request(ctx context.Context, subject string, question []byte) ([]b
 	case err != nil:
 		return nil, fmt.Errorf("asking %s: %w", subject, err)
 	}
+	seam.After(seam.Request, subject)
 	return answer.Data, nil
 }
 

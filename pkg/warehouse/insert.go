@@ -8,6 +8,8 @@ import (
 
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
+
+	"polyphony/pkg/seam"
 )
 
 // sender is a connection for inserts and the memory that their columns pass through. Inserts go through the driver's
@@ -105,8 +107,10 @@ func (s *sender) insert(ctx context.Context, table string, input proto.Input) er
 	}
 	// The driver notices the end of ctx only between two packets, and a server that stalls sends none.
 	defer context.AfterFunc(ctx, func() { s.client.Close() })()
+	seam.Before(seam.Insert, table)
 	if err := s.client.Do(ctx, ch.Query{Body: input.Into(table), Input: input}); err != nil {
 		return fmt.Errorf("inserting into %s: %w", table, err)
 	}
+	seam.After(seam.Insert, table)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
 
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 )
 
@@ -168,13 +169,18 @@ func (w *Warehouse) seal(ctx context.Context, hours []touchedHour) error {
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithExternalTable(sealing))
 	const columns = "division, territory, hour, touched, formula, made, events, " + metrics
-	return w.conn.Exec(ctx, `INSERT INTO node_hours (`+columns+`)
+	seam.Before(seam.Insert, "node_hours")
+	err = w.conn.Exec(ctx, `INSERT INTO node_hours (`+columns+`)
 		SELECT s.division AS division, s.territory AS territory, s.hour AS hour, touched, toUInt16(?) AS formula, now() AS made, events, `+metrics+`
 		FROM sealing AS s
 		LEFT JOIN (
 			SELECT * FROM made_hours
 			WHERE (division, territory, hour) IN (SELECT division, territory, hour FROM sealing)
 		) AS m ON s.division = m.division AND s.territory = m.territory AND s.hour = m.hour`, formula)
+	if err == nil {
+		seam.After(seam.Insert, "node_hours")
+	}
+	return err
 }
 
 // sealingTable travels with a statement and tells it which hours it is about.

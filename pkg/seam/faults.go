@@ -1,0 +1,79 @@
+//go:build faults
+
+package seam
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Before and After are the seams around an effect on something. They are counted under names such as "before insert selves".
+// SEAM_PLAN says where and how this process ends, "before insert selves,3,kill" or "...,stop" the third time. SEAM_LOG is a
+// file to which every name is appended when it is come to first, and what is done before it is done.
+func Before(e Effect, on string) { plan().at("before", e, on) }
+
+// After is the other one.
+func After(e Effect, on string) { plan().at("after", e, on) }
+
+var plan = sync.OnceValue(readPlan)
+
+type planned struct {
+	mu     sync.Mutex
+	seen   map[string]int
+	name   string
+	count  int
+	signal syscall.Signal
+	log    *os.File
+}
+
+func readPlan() *planned {
+	p := &planned{seen: map[string]int{}}
+	if path := os.Getenv("SEAM_LOG"); path != "" {
+		p.log, _ = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	}
+	parts := strings.Split(os.Getenv("SEAM_PLAN"), ",")
+	if len(parts) != 3 {
+		return p
+	}
+	p.name, p.signal = parts[0], syscall.SIGKILL
+	p.count, _ = strconv.Atoi(parts[1])
+	if parts[2] == "stop" {
+		p.signal = syscall.SIGSTOP
+	}
+	return p
+}
+
+// at never returns when the process is to end here.
+func (p *planned) at(when string, e Effect, on string) {
+	name := when + " " + string(e) + " " + short(on)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[name]++
+	n := p.seen[name]
+	if n == 1 {
+		p.say("reached " + name)
+	}
+	if name == p.name && n == p.count {
+		p.say("fired " + name)
+		_ = syscall.Kill(os.Getpid(), p.signal)
+		if p.signal == syscall.SIGKILL {
+			select {}
+		}
+	}
+}
+
+// short leaves what a subject has besides its stream: "social.mentions" of "social.mentions.oncology.dach".
+func short(on string) string {
+	parts := strings.SplitN(on, ".", 3)
+	return strings.Join(parts[:min(2, len(parts))], ".")
+}
+
+func (p *planned) say(line string) {
+	if p.log != nil {
+		fmt.Fprintln(p.log, line)
+	}
+}

@@ -1,0 +1,9 @@
+//go:build !faults
+
+package seam
+
+// Before and After are the seams around an effect on something.
+func Before(Effect, string) {}
+
+// After is the other one.
+func After(Effect, string) {}

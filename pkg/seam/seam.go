@@ -1,0 +1,16 @@
+// Package seam names the points between two effects: before and after every publish, acknowledgement, insert and purge.
+// A process that ends or freezes at any of them must do no harm. In the programs that people run a seam is nothing; built
+// with the tag faults, a process can be told to kill or stop itself there, which TestFaults does.
+package seam
+
+// Effect is what happens between the two seams around it.
+type Effect string
+
+// The effects that others can see. What one is done to (a stream's subject, a table) is told beside it.
+const (
+	Publish     Effect = "publish"
+	Acknowledge Effect = "acknowledge"
+	Insert      Effect = "insert"
+	Purge       Effect = "purge"
+	Request     Effect = "request"
+)
