@@ -51,6 +51,20 @@ func (w words) String() string {
 	return strings.TrimSpace(fmt.Sprintf("words %d %s", w.number, w.about))
 }
 
+// companyAuthor is the author who is the company itself, on one account in all histories, which is alpha's in the east.
+const (
+	companyAuthor  = 4
+	companyAccount = "alphas-own"
+)
+
+// authorOf is the id of an author of a history.
+func authorOf(prefix string, author int) string {
+	if author == companyAuthor {
+		return companyAccount
+	}
+	return fmt.Sprintf("%s-a%d", prefix, author)
+}
+
 // refers reports whether the ith of the posts names others than itself.
 func (p *post) refers(i int) bool {
 	return p.parent >= 0 && p.parent != i || p.root >= 0 && p.root != i || p.shared >= 0 && p.shared != i
@@ -59,7 +73,7 @@ func (p *post) refers(i int) bool {
 // heard are the copies of the ith of the posts that leave a trace: others concern nobody and are dropped.
 func (p *post) heard(i int) (heard []copied) {
 	for _, c := range p.copies {
-		if c.words.about != "" || p.refers(i) {
+		if c.words.about != "" || p.author == companyAuthor || p.refers(i) {
 			heard = append(heard, c)
 		}
 	}
@@ -115,8 +129,10 @@ var (
 )
 
 var historyCompany = map[string]string{
-	"company.yaml":          "company: histories\n",
-	"divisions/alpha.yaml":  "division: alpha\nproducts: [{id: alphavir, names: [Alphavir]}]\nlisten: products\n",
+	"company.yaml":         "company: histories\n",
+	"divisions/alpha.yaml": "division: alpha\nproducts: [{id: alphavir, names: [Alphavir]}]\nlisten: products\n",
+	"business-units/alpha-east.yaml": "business_unit: alpha-east\ndivision: alpha\nterritories: [east]\n" +
+		"accounts: [{source: histories, id: " + companyAccount + "}]\n",
 	"divisions/beta.yaml":   "division: beta\nproducts: [{id: betazol, names: [Betazol]}]\nlisten: products\n",
 	"territories/east.yaml": "territory: east\ncountries: [DE]\ntimezone: Europe/Berlin\n",
 	"territories/west.yaml": "territory: west\ncountries: [FR]\ntimezone: Europe/Paris\n",
@@ -168,6 +184,9 @@ func inventHistory(r *rand.Rand, around time.Time) history {
 	for range posts {
 		p := post{kind: "post", copies: []copied{{at: at()}}, author: r.IntN(4), country: []string{"DE", "FR"}[r.IntN(2)], parent: -1, root: -1, shared: -1}
 		likely := 0.5
+		if r.IntN(8) == 0 {
+			p.author = companyAuthor
+		}
 		switch k := r.IntN(10); {
 		case k < 5:
 			p.kind, likely, p.parent = "reply", 0.25, other(posts)
@@ -232,7 +251,7 @@ func (h *history) lines(r *rand.Rand, prefix string) []string {
 		}
 	}
 	id := func(i int) string { return fmt.Sprintf("%s-p%d", prefix, i) }
-	author := func(i int) string { return fmt.Sprintf("%s-a%d", prefix, i) }
+	author := func(i int) string { return authorOf(prefix, i) }
 	ref := func(i int) map[string]any {
 		return map[string]any{"id": id(i), "author_id": author(h.posts[i].author)}
 	}
@@ -291,11 +310,11 @@ type row struct {
 
 type node struct{ division, territory string }
 
-// state is where a post is a mention, and as what.
+// state is where a post is a mention, how, and as what.
 type state struct {
-	own, all map[node]bool
-	time     time.Time
-	text     string
+	all  map[node]string // text, account or thread
+	time time.Time
+	text string
 }
 
 // choice gives the words of each post that stand before any edit.
@@ -328,7 +347,7 @@ func (h *history) states(chosen choice) map[int]*state {
 		if len(saying) == 0 {
 			continue // concerns nobody and was dropped
 		}
-		s := &state{own: map[node]bool{}, all: map[node]bool{}, time: at, text: chosen[i].String()}
+		s := &state{all: map[node]string{}, time: at, text: chosen[i].String()}
 		about, country := chosen[i].about, p.country
 		var newest *edit
 		for j := range h.edits {
@@ -343,9 +362,11 @@ func (h *history) states(chosen choice) map[int]*state {
 				country = newest.country
 			}
 		}
-		if about != "" {
-			n := node{historyProducts[about], historyCountries[country]}
-			s.own[n], s.all[n] = true, true
+		if p.author == companyAuthor {
+			s.all[node{"alpha", "east"}] = "account"
+		}
+		if division := historyProducts[about]; about != "" && !(division == "alpha" && p.author == companyAuthor) {
+			s.all[node{division, historyCountries[country]}] = "text"
 		}
 		deleted := slices.ContainsFunc(h.deletes, func(d deletion) bool { return d.post == i }) ||
 			slices.ContainsFunc(h.leaves, func(l leave) bool { return l.author == p.author && !s.time.After(l.until) })
@@ -361,8 +382,8 @@ func (h *history) states(chosen choice) map[int]*state {
 					continue
 				}
 				for n := range states[target].all {
-					if !s.all[n] {
-						s.all[n], changed = true, true
+					if s.all[n] == "" {
+						s.all[n], changed = "thread", true
 					}
 				}
 			}
@@ -375,12 +396,8 @@ func (h *history) states(chosen choice) map[int]*state {
 func (h *history) mentions(prefix string, chosen choice) []row {
 	var rows []row
 	for i, s := range h.states(chosen) {
-		for n := range s.all {
-			via := "thread"
-			if s.own[n] {
-				via = "text"
-			}
-			rows = append(rows, row{Event: fmt.Sprintf("%s-p%d", prefix, i), Author: fmt.Sprintf("%s-a%d", prefix, h.posts[i].author),
+		for n, via := range s.all {
+			rows = append(rows, row{Event: fmt.Sprintf("%s-p%d", prefix, i), Author: authorOf(prefix, h.posts[i].author),
 				Division: n.division, Territory: n.territory, Kind: h.posts[i].kind, Via: via, Text: s.text, Time: s.time.UnixMilli()})
 		}
 	}
@@ -445,11 +462,11 @@ func (h *history) gains(prefix string, chosen choice) (gains []gain) {
 	for i, s := range states {
 		p := h.posts[i]
 		post := states[p.shared]
-		if p.shared == i || post == nil {
+		if p.shared == i || post == nil || p.author == companyAuthor { // the company's own share is no engagement
 			continue
 		}
 		for in := range s.all {
-			if !post.all[in] {
+			if post.all[in] == "" {
 				continue
 			}
 			switch last := told[p.shared]; {
@@ -499,8 +516,8 @@ func (h *history) tell(r *rand.Rand, prefix string, pieces int) told {
 // hoursOf are the metrics that follow from rows and gains, by node and hour.
 func hoursOf(rows []row, gains []gain) map[string]string {
 	type counts struct {
-		mentions, posts, replies, shares, reactions, views int
-		voices                                             map[string]bool
+		mentions, posts, replies, broadcasts, answers, shares, reactions, views int
+		voices                                                                  map[string]bool
 	}
 	hours := map[string]*counts{}
 	hour := func(division, territory string, ms int64) *counts {
@@ -516,6 +533,15 @@ func hoursOf(rows []row, gains []gain) map[string]string {
 	}
 	for _, m := range rows {
 		c := hour(m.Division, m.Territory, m.Time)
+		if m.Author == companyAccount {
+			switch m.Kind {
+			case "post":
+				c.broadcasts++
+			case "reply":
+				c.answers++
+			}
+			continue
+		}
 		switch m.Kind {
 		case "post":
 			c.posts++
@@ -535,8 +561,12 @@ func hoursOf(rows []row, gains []gain) map[string]string {
 	}
 	texts := map[string]string{}
 	for name, c := range hours {
-		texts[name] = fmt.Sprintf("mentions %d voices %d posts %d replies %d shares %d reactions %d views %d",
-			c.mentions, len(c.voices), c.posts, c.replies, c.shares, c.reactions, c.views)
+		bySource := ""
+		if c.mentions > 0 {
+			bySource = fmt.Sprintf("'histories':%d", c.mentions)
+		}
+		texts[name] = fmt.Sprintf("mentions %d voices %d posts %d replies %d broadcasts %d answers %d shares %d reactions %d views %d {%s}",
+			c.mentions, len(c.voices), c.posts, c.replies, c.broadcasts, c.answers, c.shares, c.reactions, c.views, bySource)
 	}
 	return texts
 }

@@ -181,7 +181,7 @@ func (u *up) mustShow(all []told, copyFile string) {
 	names := map[string]string{}
 	for _, told := range all {
 		for i, p := range told.history.posts {
-			for _, id := range []string{fmt.Sprintf("%s-p%d", told.prefix, i), fmt.Sprintf("%s-a%d", told.prefix, p.author)} {
+			for _, id := range []string{fmt.Sprintf("%s-p%d", told.prefix, i), authorOf(told.prefix, p.author)} {
 				names[pseudonymOf(secret, id)] = id
 			}
 		}
@@ -219,7 +219,7 @@ func (u *up) mustShow(all []told, copyFile string) {
 	for _, h := range rows[struct {
 		Name, Text string
 	}](u, `SELECT concat(division, '/', territory, '/', toString(toUnixTimestamp(bucket))) AS Name, concat('mentions ', toString(mentions), ' voices ', toString(voices),
-		' posts ', toString(posts), ' replies ', toString(replies), ' shares ', toString(shares), ' reactions ', toString(reactions), ' views ', toString(views)) AS Text
+		' posts ', toString(posts), ' replies ', toString(replies), ' broadcasts ', toString(broadcasts), ' answers ', toString(answers), ' shares ', toString(shares), ' reactions ', toString(reactions), ' views ', toString(views), ' ', toString(mentions_by_source)) AS Text
 		FROM node_metrics_1h`) {
 		hours[h.Name] = h.Text
 	}
