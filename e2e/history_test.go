@@ -404,6 +404,21 @@ func (h *history) mentions(prefix string, chosen choice) []row {
 	return rows
 }
 
+// originals are the posts of which an original must be kept, and those of which one may be: that of a deleted post goes some
+// time later.
+func (h *history) originals(chosen choice) (must, may map[int]bool) {
+	must, may = map[int]bool{}, map[int]bool{}
+	states := h.states(chosen)
+	for i, p := range h.posts {
+		concerns := func(w words) bool { return w.about != "" || p.author == companyAuthor }
+		must[i] = states[i] != nil && concerns(chosen[i])
+		for _, c := range p.copies {
+			may[i] = may[i] || concerns(c.words)
+		}
+	}
+	return must, may
+}
+
 // gain is what totals add to a node at a time.
 type gain struct {
 	Event, Division, Territory string

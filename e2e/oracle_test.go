@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -169,10 +170,10 @@ func (u *up) mustEqual(truth map[bucket]counts) {
 // stored before they are acknowledged.
 func (u *up) settle() {
 	u.t.Helper()
-	settleAt(u.t, u.at["nats"])
+	settleAt(u.t, u.at["nats"], time.Minute)
 }
 
-func settleAt(t *testing.T, addr string) {
+func settleAt(t *testing.T, addr string, atMost time.Duration) {
 	t.Helper()
 	conn, err := nats.Connect("nats://" + addr)
 	if err != nil {
@@ -183,30 +184,29 @@ func settleAt(t *testing.T, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, "all streams to be read", func() error {
+	awaitFor(t, atMost, "all streams to be read", func() error {
+		var busy error
 		for _, name := range []string{"RAW", "THREADS", "MENTIONS", "FACTS", "REJECTS"} {
 			stream, err := js.Stream(t.Context(), name)
 			if err != nil {
 				return err
 			}
-			readers, busy := 0, error(nil)
+			state, readers := stream.CachedInfo().State, 0
 			list := stream.ListConsumers(t.Context())
 			for c := range list.Info() { // to its end: whoever sends waits for that
 				if c.Config.Durable == "" {
 					continue // somebody else's
 				}
 				if readers++; c.NumPending > 0 || c.NumAckPending > 0 {
-					busy = fmt.Errorf("%s: %s has %d to read and %d to acknowledge", name, c.Name, c.NumPending, c.NumAckPending)
+					busy = errors.Join(busy, fmt.Errorf("%s of %d bytes holds %d bytes from %d to %d: %s is at %d and has %d to read and %d to acknowledge", name,
+						stream.CachedInfo().Config.MaxBytes, state.Bytes, state.FirstSeq, state.LastSeq, c.Name, c.AckFloor.Stream, c.NumPending, c.NumAckPending))
 				}
 			}
 			if list.Err() != nil || readers == 0 {
 				return fmt.Errorf("%s: %d readers, %w", name, readers, list.Err())
 			}
-			if busy != nil {
-				return busy
-			}
 		}
-		return nil
+		return busy
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // proxy stands between a program and an engine, and can make their connections as bad as a network may.
@@ -14,6 +15,7 @@ type proxy struct {
 	mu       sync.Mutex
 	open     map[*net.TCPConn]*net.TCPConn // from the program to the engine
 	stalled  chan struct{}                 // closed when bytes pass again; nil while they do
+	slow     bool                          // a little at a time
 	closed   bool
 	passing  sync.WaitGroup
 }
@@ -77,17 +79,27 @@ func (p *proxy) pass(client *net.TCPConn) {
 	answers.Wait()
 }
 
+const (
+	// slowBytes every slowStep are what passes of a slow connection in one direction, 20 KB a second.
+	slowBytes = 1 << 10
+	slowStep  = 50 * time.Millisecond
+)
+
 // copy passes bytes on while they may flow, until one side ends, and tells the other.
 func (p *proxy) copy(to, from *net.TCPConn) {
 	defer to.CloseWrite()
 	buffer := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buffer)
+	for room := len(buffer); ; {
+		n, err := from.Read(buffer[:room])
 		p.mu.Lock()
-		stalled := p.stalled
+		stalled, slow := p.stalled, p.slow
 		p.mu.Unlock()
 		if stalled != nil {
 			<-stalled
+		}
+		if room = len(buffer); slow {
+			time.Sleep(slowStep)
+			room = slowBytes
 		}
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
@@ -98,6 +110,22 @@ func (p *proxy) copy(to, from *net.TCPConn) {
 		if err != nil {
 			return
 		}
+	}
+}
+
+// spoil makes connections as bad as it says: cut, half close, stall, slow. flow ends the last two.
+func (p *proxy) spoil(how string) {
+	switch how {
+	case "cut":
+		p.cut()
+	case "half close":
+		p.halfClose()
+	case "stall":
+		p.stall()
+	case "slow":
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.slow = true
 	}
 }
 
@@ -130,9 +158,11 @@ func (p *proxy) stall() {
 	}
 }
 
+// flow lets bytes pass again.
 func (p *proxy) flow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.slow = false
 	if p.stalled != nil {
 		close(p.stalled)
 		p.stalled = nil

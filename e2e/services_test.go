@@ -63,7 +63,7 @@ func TestSeparateServices(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	settleAt(t, natsServer.Addr())
+	settleAt(t, natsServer.Addr(), time.Minute)
 	if diff := cmp.Diff(g.truth, countedAt(t, clickhouseHTTP)); diff != "" {
 		t.Fatalf("node_metrics_1h (-truth +got)\n%.3000s", diff)
 	}

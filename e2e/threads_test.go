@@ -2,6 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -199,8 +204,9 @@ func (u *up) mustShow(all []told, copyFile string) {
 	for i := range got {
 		got[i].Event, got[i].Author = names[got[i].Event], names[got[i].Author]
 	}
-	want, gains := expected(all, got)
+	want, gains, choices := expected(all, got)
 	u.mustAgree("mentions", all, difference(want, got))
+	u.mustKeepOriginals(all, choices, names, secret)
 	stored := rows[gain](u, `SELECT lower(hex(event_key)) AS Event, division AS Division, territory AS Territory, toUnixTimestamp64Milli(time) AS Time,
 			toInt32(sum(s)) AS Shares, toInt32(sum(r)) AS Likes, toInt32(sum(v)) AS Views
 		FROM
@@ -230,15 +236,15 @@ func (u *up) mustShow(all []told, copyFile string) {
 }
 
 // expected gives what the histories say. Where hashes decide, mentions must show one of the ways to decide.
-func expected(all []told, got []row) (want []row, gains []gain) {
+func expected(all []told, got []row) (want []row, gains []gain, choices []choice) {
 	shown := map[string][]row{}
 	for _, m := range got {
 		shown[historyOf(m.Event)] = append(shown[historyOf(m.Event)], m)
 	}
 	for _, told := range all {
-		choices := told.history.choices()
-		chosen := choices[0]
-		for _, c := range choices {
+		possible := told.history.choices()
+		chosen := possible[0]
+		for _, c := range possible {
 			if len(difference(told.history.mentions(told.prefix, c), shown[told.prefix])) == 0 {
 				chosen = c
 				break
@@ -246,8 +252,63 @@ func expected(all []told, got []row) (want []row, gains []gain) {
 		}
 		want = append(want, told.history.mentions(told.prefix, chosen)...)
 		gains = append(gains, told.history.gains(told.prefix, chosen)...)
+		choices = append(choices, chosen)
 	}
-	return want, gains
+	return want, gains, choices
+}
+
+// mustKeepOriginals: there is one original of every event that is a mention by itself as first written, none of an event that
+// never was, and each opens to what leads back to its author.
+func (u *up) mustKeepOriginals(all []told, choices []choice, names map[string]string, secret []byte) {
+	u.t.Helper()
+	seal := sealOf(u.t, secret)
+	kept := map[string]int{}
+	for _, o := range rows[struct{ Event, Sealed string }](u, `SELECT lower(hex(event_key)) AS Event, hex(sealed) AS Sealed FROM originals FINAL`) {
+		id, known := names[o.Event]
+		if !known {
+			continue // an edit as it came
+		}
+		kept[id]++
+		sealed, err := hex.DecodeString(o.Sealed)
+		if err != nil || len(sealed) < seal.NonceSize() {
+			u.t.Fatalf("the original of %s is no sealed text: %v", id, err)
+		}
+		plain, err := seal.Open(nil, sealed[:seal.NonceSize()], sealed[seal.NonceSize():], nil)
+		if err != nil || !bytes.HasPrefix(plain, []byte(`{"id":"`+id+`"`)) {
+			u.t.Errorf("the original of %s opens to %s: %v", id, plain, err)
+		}
+	}
+	faults := 0
+	for i, told := range all {
+		must, may := told.history.originals(choices[i])
+		for post := range told.history.posts {
+			id := fmt.Sprintf("%s-p%d", told.prefix, post)
+			if n := kept[id]; n > 1 || n == 1 && !may[post] || n == 0 && must[post] {
+				if faults++; faults < 4 {
+					u.t.Errorf("%d originals of %s, must %t, may %t; as told:\n%s", n, id, must[post], may[post], told)
+				}
+			}
+		}
+	}
+	if faults > 0 {
+		u.t.Fatalf("%d events have other originals than they must", faults)
+	}
+}
+
+// sealOf is how the documents say that originals are sealed.
+func sealOf(t *testing.T, secret []byte) cipher.AEAD {
+	t.Helper()
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte("polyphony seal"))
+	block, err := aes.NewCipher(mac.Sum(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal
 }
 
 // mustAddUp: what adds up over buckets is the same in every view.

@@ -257,7 +257,12 @@ var errNone = errors.New("not yet")
 
 func await(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	awaitFor(t, time.Minute, what, check)
+}
+
+func awaitFor(t *testing.T, atMost time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(atMost)
 	for {
 		err := check()
 		if err == nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"polyphony/pkg/seam"
 )
 
 // ErrNoKey says that a bucket has no such key (yet).
@@ -34,9 +36,11 @@ func (b *Bus) Put(ctx context.Context, bucket, key string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("opening bucket %s: %w", bucket, err)
 	}
+	seam.Before(seam.Put, bucket)
 	if _, err := kv.Put(ctx, key, value); err != nil {
 		return fmt.Errorf("writing %s of %s: %w", key, bucket, err)
 	}
+	seam.After(seam.Put, bucket)
 	return nil
 }
 
@@ -46,9 +50,11 @@ func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) err
 	if err != nil {
 		return fmt.Errorf("opening bucket %s: %w", bucket, err)
 	}
+	seam.Before(seam.Put, bucket)
 	if _, err := kv.Create(ctx, key, value); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 		return fmt.Errorf("writing %s of %s: %w", key, bucket, err)
 	}
+	seam.After(seam.Put, bucket)
 	return nil
 }
 

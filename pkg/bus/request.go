@@ -55,9 +55,11 @@ func (b *Bus) Answer(ctx context.Context, subject string, answer func(question [
 		case <-ctx.Done():
 			return nil
 		case q := <-questions:
+			seam.Before(seam.Answer, subject)
 			if err := q.Respond(answer(q.Data)); err != nil {
 				b.log.Warn("answering", "subject", subject, "error", err)
 			}
+			seam.After(seam.Answer, subject)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Before and After are the seams around an effect on something. They are counted under names such as "before insert selves".
-// SEAM_PLAN says where and how this process ends, "before insert selves,3,kill" or "...,stop" the third time. SEAM_LOG is a
-// file to which every name is appended when it is come to first, and what is done before it is done.
+// SEAM_PLAN says where and how this process ends, "before insert selves,3,kill" or "...,stop" the third time; of several, with
+// ; between them, wherever it comes to first. SEAM_LOG is a file to which every name is appended when it is come to first, and what is done before it is done.
 func Before(e Effect, on string) { plan().at("before", e, on) }
 
 // After is the other one.
@@ -22,27 +22,34 @@ func After(e Effect, on string) { plan().at("after", e, on) }
 var plan = sync.OnceValue(readPlan)
 
 type planned struct {
-	mu     sync.Mutex
-	seen   map[string]int
-	name   string
+	mu    sync.Mutex
+	seen  map[string]int
+	falls map[string]fall // by seam
+	log   *os.File
+}
+
+// fall is how, and at the how manyeth time, a process falls at a seam.
+type fall struct {
 	count  int
 	signal syscall.Signal
-	log    *os.File
 }
 
 func readPlan() *planned {
-	p := &planned{seen: map[string]int{}}
+	p := &planned{seen: map[string]int{}, falls: map[string]fall{}}
 	if path := os.Getenv("SEAM_LOG"); path != "" {
 		p.log, _ = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	}
-	parts := strings.Split(os.Getenv("SEAM_PLAN"), ",")
-	if len(parts) != 3 {
-		return p
-	}
-	p.name, p.signal = parts[0], syscall.SIGKILL
-	p.count, _ = strconv.Atoi(parts[1])
-	if parts[2] == "stop" {
-		p.signal = syscall.SIGSTOP
+	for one := range strings.SplitSeq(os.Getenv("SEAM_PLAN"), ";") {
+		parts := strings.Split(one, ",")
+		if len(parts) != 3 {
+			continue
+		}
+		count, _ := strconv.Atoi(parts[1])
+		signal := syscall.SIGKILL
+		if parts[2] == "stop" {
+			signal = syscall.SIGSTOP
+		}
+		p.falls[parts[0]] = fall{count, signal}
 	}
 	return p
 }
@@ -57,10 +64,11 @@ func (p *planned) at(when string, e Effect, on string) {
 	if n == 1 {
 		p.say("reached " + name)
 	}
-	if name == p.name && n == p.count {
+	if fall, ok := p.falls[name]; ok && n == fall.count {
 		p.say("fired " + name)
-		_ = syscall.Kill(os.Getpid(), p.signal)
-		if p.signal == syscall.SIGKILL {
+		clear(p.falls)
+		_ = syscall.Kill(os.Getpid(), fall.signal)
+		if fall.signal == syscall.SIGKILL {
 			select {}
 		}
 	}

@@ -1,4 +1,5 @@
-// Package seam names the points between two effects: before and after every publish, acknowledgement, insert and purge.
+// Package seam names the points between two effects: before and after every publish, acknowledgement, insert and purge,
+// and every question, answer and note in a bucket.
 // A process that ends or freezes at any of them must do no harm. In the programs that people run a seam is nothing; built
 // with the tag faults, a process can be told to kill or stop itself there, which TestFaults does.
 package seam
@@ -13,4 +14,6 @@ const (
 	Insert      Effect = "insert"
 	Purge       Effect = "purge"
 	Request     Effect = "request"
+	Answer      Effect = "answer"
+	Put         Effect = "put"
 )

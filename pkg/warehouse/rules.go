@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	_ "time/tzdata" // the days of a territory must not depend on what is installed
+
+	"polyphony/pkg/seam"
 )
 
 // Rules is one version of the nodes directory, for analysts and for the clocks of the territories.
@@ -86,9 +89,12 @@ func (w *Warehouse) put(ctx context.Context, into string, n int, row func(i int)
 			return fmt.Errorf("BUG: inserting into %s: %w", into, err)
 		}
 	}
+	table, _, _ := strings.Cut(into, " ")
+	seam.Before(seam.Insert, table)
 	if err := batch.Send(); err != nil {
 		return fmt.Errorf("inserting into %s: %w", into, err)
 	}
+	seam.After(seam.Insert, table)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ClickHouse/ch-go/proto"
 
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 )
 
@@ -84,9 +85,11 @@ func (w *Warehouse) Settle(ctx context.Context) error {
 	if err := w.touchWritten(ctx, time.Unix(max(0, last-int64(unsettled/time.Second)), 0)); err != nil {
 		return err
 	}
+	seam.Before(seam.Insert, "settled")
 	if err := w.conn.Exec(ctx, `INSERT INTO settled (at) SELECT now()`); err != nil {
 		return fmt.Errorf("noting that ClickHouse started: %w", err)
 	}
+	seam.After(seam.Insert, "settled")
 	return nil
 }
 
