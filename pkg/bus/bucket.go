@@ -16,9 +16,9 @@ var ErrNoKey = errors.New("no such key")
 
 // Get reads a key of a bucket.
 func (b *Bus) Get(ctx context.Context, bucket, key string) ([]byte, error) {
-	kv, err := b.js.KeyValue(ctx, bucket)
+	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("opening bucket %s: %w", bucket, err)
+		return nil, err
 	}
 	entry, err := kv.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -32,9 +32,9 @@ func (b *Bus) Get(ctx context.Context, bucket, key string) ([]byte, error) {
 
 // Put writes a key of a bucket.
 func (b *Bus) Put(ctx context.Context, bucket, key string, value []byte) error {
-	kv, err := b.js.KeyValue(ctx, bucket)
+	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
-		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+		return err
 	}
 	seam.Before(seam.Put, bucket)
 	if _, err := kv.Put(ctx, key, value); err != nil {
@@ -46,9 +46,9 @@ func (b *Bus) Put(ctx context.Context, bucket, key string, value []byte) error {
 
 // PutOnce writes a key that never changes; it is there already when somebody else wrote it first.
 func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) error {
-	kv, err := b.js.KeyValue(ctx, bucket)
+	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
-		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+		return err
 	}
 	seam.Before(seam.Put, bucket)
 	if _, err := kv.Create(ctx, key, value); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
@@ -60,9 +60,9 @@ func (b *Bus) PutOnce(ctx context.Context, bucket, key string, value []byte) err
 
 // Delete removes a key of a bucket; it need not be there.
 func (b *Bus) Delete(ctx context.Context, bucket, key string) error {
-	kv, err := b.js.KeyValue(ctx, bucket)
+	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
-		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+		return err
 	}
 	if err := kv.Purge(ctx, key); err != nil {
 		return fmt.Errorf("removing %s of %s: %w", key, bucket, err)
@@ -94,9 +94,9 @@ func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value 
 
 // watch follows a key until something fails or ctx ends.
 func (b *Bus) watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
-	kv, err := b.js.KeyValue(ctx, bucket)
+	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
-		return fmt.Errorf("opening bucket %s: %w", bucket, err)
+		return err
 	}
 	watcher, err := kv.Watch(ctx, key)
 	if err != nil {
@@ -116,4 +116,17 @@ func (b *Bus) watch(ctx context.Context, bucket, key string, changed func(value 
 			}
 		}
 	}
+}
+
+// bucket opens a bucket, and makes it anew where it is gone.
+func (b *Bus) bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {
+	kv, err := b.js.KeyValue(ctx, name)
+	if absent(err) {
+		b.restore(ctx, fmt.Errorf("bucket %s: %w", name, err))
+		kv, err = b.js.KeyValue(ctx, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening bucket %s: %w", name, err)
+	}
+	return kv, nil
 }

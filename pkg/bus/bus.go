@@ -122,6 +122,21 @@ func (b *Bus) Prepare(ctx context.Context) error {
 	})
 }
 
+// Connect waits until there is a connection, for tools that make nothing of their own; see Prepare.
+func (b *Bus) Connect(ctx context.Context) error {
+	for !b.conn.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no NATS answers at %s", b.url)
+		case <-time.After(connectStep):
+		}
+	}
+	return nil
+}
+
+// connectStep is how often Connect looks.
+const connectStep = 20 * time.Millisecond
+
 // Close ends the connection at once; what was not acknowledged will be delivered again.
 func (b *Bus) Close() { b.conn.Close() }
 

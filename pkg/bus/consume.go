@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,8 +29,10 @@ const request = 2 << 20
 type Delivery struct {
 	Message
 	Deliveries uint64    // 1 the first time
+	Again      bool      // somebody may have begun with it before, and even ended
 	Stored     time.Time // by the server's clock
 	Sequence   uint64
+	count      uint64 // of deliveries of the durable, from 1; it falls when that is set back
 	msg        jetstream.Msg
 }
 
@@ -64,6 +67,9 @@ func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		case ctx.Err() != nil:
 			return nil
 		}
+		if absent(err) {
+			b.restore(ctx, err)
+		}
 		wait := pace.NextBackOff()
 		b.log.Warn("reading again", "stream", c.Stream.Name, "consumer", c.Durable, "error", err, "wait", wait)
 		select {
@@ -85,7 +91,7 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 	if err != nil {
 		return fmt.Errorf("finding the consumer: %w", err)
 	}
-	for {
+	for count := uint64(0); ; {
 		batch, err := gather(ctx, consumer, limit)
 		if err != nil {
 			return fmt.Errorf("reading: %w", err)
@@ -93,6 +99,13 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		if len(batch) == 0 {
 			continue
 		}
+		if batch[0].count < count { // the durable was set back: until which message it says itself
+			if _, err := consumer.Info(ctx); err != nil {
+				return fmt.Errorf("finding the consumer: %w", err)
+			}
+		}
+		count = batch[0].count
+		markAgain(batch, consumer.CachedInfo().Config.Metadata[replayedUntil])
 		stop := keepAlive(batch)
 		err = handle(ctx, batch)
 		stop()
@@ -148,9 +161,17 @@ func gather(ctx context.Context, consumer jetstream.Consumer, limit Limit) ([]De
 func delivery(msg jetstream.Msg) Delivery {
 	d := Delivery{Message: Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data()}, msg: msg}
 	if meta, err := msg.Metadata(); err == nil {
-		d.Deliveries, d.Sequence, d.Stored = meta.NumDelivered, meta.Sequence.Stream, meta.Timestamp.UTC()
+		d.Deliveries, d.Sequence, d.Stored, d.count = meta.NumDelivered, meta.Sequence.Stream, meta.Timestamp.UTC(), meta.Sequence.Consumer
 	}
 	return d
+}
+
+// markAgain marks what was delivered before, or may have been by what a replay said.
+func markAgain(batch []Delivery, replayed string) {
+	until, _ := strconv.ParseUint(replayed, 10, 64) // "" where nothing was ever replayed
+	for i := range batch {
+		batch[i].Again = batch[i].Deliveries > 1 || batch[i].Sequence <= until
+	}
 }
 
 // keepAlive tells the server that the batch is being worked on, until stop.

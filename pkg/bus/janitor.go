@@ -2,8 +2,10 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -65,12 +67,55 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) er
 			return err
 		}
 	}
+	if err := b.raise(ctx, topology.TidiedMark(c.Stream.Name, stream.CachedInfo().Created), purgeBelow); err != nil {
+		return fmt.Errorf("noting what is purged: %w", err)
+	}
 	seam.Before(seam.Purge, c.Stream.Name)
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(purgeBelow)); err != nil {
 		return fmt.Errorf("purging below %d: %w", purgeBelow, err)
 	}
 	seam.After(seam.Purge, c.Stream.Name)
 	return nil
+}
+
+// raise notes a number under a mark unless that is as high already. Whoever finds less in a stream than was noted before
+// knows that somebody else removed it.
+func (b *Bus) raise(ctx context.Context, mark string, n uint64) error {
+	kv, err := b.bucket(ctx, topology.MarksBucket)
+	if err != nil {
+		return err
+	}
+	value := strconv.AppendUint(nil, n, 10)
+	entry, err := kv.Get(ctx, mark)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		_, err = kv.Create(ctx, mark, value)
+		return err
+	case err != nil:
+		return err
+	}
+	if noted, err := strconv.ParseUint(string(entry.Value()), 10, 64); err == nil && noted >= n {
+		return nil
+	}
+	_, err = kv.Update(ctx, mark, value, entry.Revision()) // who loses against another janitor comes again
+	return err
+}
+
+// Tidied gives the first message that janitors left of a stream made at a time; what is missing from there on somebody else
+// removed.
+func (b *Bus) Tidied(ctx context.Context, stream topology.Stream, created time.Time) (uint64, error) {
+	value, err := b.Get(ctx, topology.MarksBucket, topology.TidiedMark(stream.Name, created))
+	if errors.Is(err, ErrNoKey) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading what was purged of %s: %w", stream.Name, err)
+	}
+	return n, nil
 }
 
 // firstSince is the first sequence within [from, to) stored at or after t, or to.

@@ -11,11 +11,14 @@ import (
 	"polyphony/pkg/topology"
 )
 
-// Progress says how far a durable has come.
+// Progress says how far a durable has come in which stream.
 type Progress struct {
-	Floor uint64    // every message up to this one is acknowledged
-	Last  uint64    // the last message of the stream
-	Until time.Time // every message stored before this time, by the server's clock, is acknowledged
+	Created time.Time // when the stream was made
+	First   uint64    // the first message that the stream still holds
+	Removed int       // messages that were removed from between others
+	Floor   uint64    // every message up to this one is acknowledged
+	Last    uint64    // the last message of the stream
+	Until   time.Time // every message stored before this time, by the server's clock, is acknowledged
 }
 
 // Progress reads how far the readers of a durable have come, together.
@@ -28,7 +31,9 @@ func (b *Bus) Progress(ctx context.Context, c topology.Consumer) (Progress, erro
 	if err != nil {
 		return Progress{}, fmt.Errorf("reading consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
 	}
-	p := Progress{Floor: consumer.CachedInfo().AckFloor.Stream, Last: stream.CachedInfo().State.LastSeq, Until: stream.CachedInfo().TimeStamp.UTC()}
+	state := stream.CachedInfo().State
+	p := Progress{Created: stream.CachedInfo().Created.UTC(), First: state.FirstSeq, Removed: state.NumDeleted, Floor: consumer.CachedInfo().AckFloor.Stream,
+		Last: state.LastSeq, Until: stream.CachedInfo().TimeStamp.UTC()}
 	if p.Floor >= p.Last {
 		return p, nil
 	}

@@ -60,6 +60,9 @@ func (b *Bus) publish(ctx context.Context, messages []Message, judge func(error)
 	attempt := func() error {
 		failed, err := b.publishOnce(ctx, pending)
 		pending = failed
+		if absent(err) {
+			b.restore(ctx, err)
+		}
 		switch {
 		case err == nil:
 			return nil

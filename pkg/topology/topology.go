@@ -2,7 +2,10 @@
 // them, and under which keys the rules lie. It does nothing.
 package topology
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Stream is a JetStream stream: what happened, kept until everybody of ours has read it and its age is up.
 type Stream struct {
@@ -81,17 +84,30 @@ type Bucket struct {
 }
 
 // Buckets lists all of them.
-func Buckets() []Bucket { return []Bucket{{Name: RulesBucket}, {Name: TrialsBucket, Keep: time.Hour}} }
+func Buckets() []Bucket {
+	return []Bucket{{Name: RulesBucket}, {Name: TrialsBucket, Keep: time.Hour}, {Name: MarksBucket}}
+}
 
 const (
 	// TrialsBucket is the key-value bucket of the enricher's suspicions: by a raw frame's sequence, how often it was begun
 	// and not ended. They stay for longer than what restarts a dying process waits.
 	TrialsBucket = "polyphony-trials"
+	// MarksBucket is the key-value bucket of what is remembered of streams and tables, so that it is noticed when they are not
+	// what they were: how far each stream was tidied, and until when the metrics were complete.
+	MarksBucket = "polyphony-marks"
 	// RulesBucket is the key-value bucket of the rules: immutable archives by version, and which one is in force.
 	RulesBucket = "polyphony-rules"
 	// RulesCurrent is the key whose value is the version in force.
 	RulesCurrent = "current"
 )
+
+// CompleteMark is the key of the last claim that the metrics are complete.
+const CompleteMark = "complete"
+
+// TidiedMark is the key of the first message that was left when a stream, made at a time, was last tidied.
+func TidiedMark(stream string, created time.Time) string {
+	return fmt.Sprintf("tidied.%s.%d", stream, created.UnixNano())
+}
 
 // RulesKey is the key of one version's archive.
 func RulesKey(version string) string { return "version." + version }

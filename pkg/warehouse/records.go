@@ -3,6 +3,7 @@ package warehouse
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -207,12 +208,39 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 	})
 }
 
-// PutFreshness says that everything of a stream which was recorded before completeUntil is readable; sequence is the
-// last message stored. Of several the latest holds.
-func (w *Warehouse) PutFreshness(ctx context.Context, stream string, completeUntil time.Time, sequence uint64) error {
-	return w.put(ctx, "freshness_store (stream, complete_until, sequence)", 1, func(int) []any {
-		return []any{stream, completeUntil, sequence}
+// Freshness is a claim that everything of a stream which was recorded before CompleteUntil is readable. Of one epoch the latest
+// holds, and none of an epoch before.
+type Freshness struct {
+	Epoch         uint32
+	CompleteUntil time.Time
+	Sequence      uint64 // the last message stored
+	Positions     []byte // where the streams were, as whoever claims it wants it
+}
+
+// PutFreshness stores a claim.
+func (w *Warehouse) PutFreshness(ctx context.Context, stream string, f Freshness) error {
+	return w.put(ctx, "freshness_store (stream, epoch, complete_until, sequence, positions)", 1, func(int) []any {
+		return []any{stream, f.Epoch, f.CompleteUntil, f.Sequence, string(f.Positions)}
 	})
+}
+
+// Freshness gives the claim that holds; one of 1970 where none was ever made.
+func (w *Warehouse) Freshness(ctx context.Context, stream string) (f Freshness, err error) {
+	f.CompleteUntil = time.Unix(0, 0).UTC()
+	rows, err := w.conn.Query(ctx, `SELECT epoch, complete_until, sequence, positions FROM freshness_store
+		WHERE stream = ? ORDER BY epoch DESC, complete_until DESC, length(positions) DESC LIMIT 1`, stream)
+	if err != nil {
+		return f, fmt.Errorf("reading until when %s is complete: %w", stream, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var positions string
+		if err := rows.Scan(&f.Epoch, &f.CompleteUntil, &f.Sequence, &positions); err != nil {
+			return f, fmt.Errorf("reading until when %s is complete: %w", stream, err)
+		}
+		f.Positions = []byte(positions)
+	}
+	return f, rows.Err()
 }
 
 // rowsOf orders n things by key and time, the way splitRows wants them.

@@ -162,15 +162,33 @@ func TestRejects(t *testing.T) {
 		query(t, w, "SELECT toString((count(), sum(hash), any(stage))) FROM rejects_store FINAL"))
 }
 
-func TestFreshnessNeverFallsBack(t *testing.T) {
+// TestFreshness: of one epoch the latest claim holds, in any order, and none of an epoch before.
+func TestFreshness(t *testing.T) {
 	w := start(t)
-	for _, minutes := range []int{1, 3, 2} {
-		if err := w.PutFreshness(t.Context(), "MENTIONS", epoch.Add(time.Duration(minutes)*time.Minute), uint64(minutes)); err != nil {
+	f := func(claimEpoch uint32, minutes int, want string) {
+		t.Helper()
+		claim := Freshness{Epoch: claimEpoch, CompleteUntil: epoch.Add(time.Duration(minutes) * time.Minute), Sequence: uint64(minutes), Positions: []byte(want)}
+		if err := w.PutFreshness(t.Context(), "MENTIONS", claim); err != nil {
 			t.Fatal(err)
 		}
+		same(t, "freshness", []string{want}, query(t, w, "SELECT toString(toMinute(complete_until)) || ' ' || toString(sequence) FROM freshness"))
+		held, err := w.Freshness(t.Context(), "MENTIONS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%d %d", held.CompleteUntil.Minute(), held.Sequence); got != want || string(held.Positions) != want {
+			t.Errorf("%s with %s holds, want %s", got, held.Positions, want)
+		}
 	}
-	same(t, "freshness", []string{"MENTIONS 2026-05-25 14:03:00.000 3"},
-		query(t, w, "SELECT stream || ' ' || toString(complete_until) || ' ' || toString(sequence) FROM freshness"))
+	if held, err := w.Freshness(t.Context(), "MENTIONS"); err != nil || held.CompleteUntil.Unix() != 0 || held.Epoch != 0 {
+		t.Errorf("before any claim: %+v, %v", held, err)
+	}
+	f(0, 1, "1 1")
+	f(0, 3, "3 3")
+	f(0, 2, "3 3")
+	f(1, 2, "2 2")
+	f(0, 4, "2 2")
+	f(1, 5, "5 5")
 }
 
 // TestWordsVanishByThemselves waits for ClickHouse's own merges: nobody runs OPTIMIZE.

@@ -342,14 +342,18 @@ ENGINE = ReplacingMergeTree
 ORDER BY (generation, territory)
 SETTINGS auto_statistics_types = '';
 
+-- Until when the metrics are complete: the latest claim of the last epoch holds. An epoch ends where something acknowledged
+-- was lost and is read again. Positions are where the streams were, in JSON.
 CREATE TABLE IF NOT EXISTS freshness_store
 (
     stream         LowCardinality(String),
-    complete_until SimpleAggregateFunction(max, DateTime64(3, 'UTC')),
-    sequence       SimpleAggregateFunction(max, UInt64)
+    epoch          UInt32,
+    complete_until DateTime64(3, 'UTC'),
+    sequence       UInt64,
+    positions      String
 )
-ENGINE = AggregatingMergeTree
-ORDER BY stream
+ENGINE = ReplacingMergeTree(complete_until)
+ORDER BY (stream, epoch)
 SETTINGS auto_statistics_types = '';
 
 -- The retention in force, in hours, 0 for ever; the last row holds.
@@ -378,6 +382,6 @@ SELECT time, stage, code, source, detail, sequence, position
 FROM rejects_store FINAL;
 
 CREATE OR REPLACE VIEW freshness SQL SECURITY INVOKER AS
-SELECT stream, max(complete_until) AS complete_until, max(sequence) AS sequence
-FROM freshness_store
+SELECT stream, argMax(f.complete_until, (epoch, f.complete_until)) AS complete_until, argMax(f.sequence, (epoch, f.complete_until)) AS sequence
+FROM freshness_store AS f
 GROUP BY stream;

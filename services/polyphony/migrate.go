@@ -11,7 +11,7 @@ import (
 type migrateCommand struct {
 	ClickHouse string `name:"clickhouse" default:"127.0.0.1:9000" placeholder:"ADDR" help:"ClickHouse, native protocol (default ${default})."`
 	User       string `default:"default" help:"A user who may create databases (default ${default})."`
-	Password   string `env:"-" help:"Its password, if any."`
+	Password   string `help:"Its password, if any."`
 }
 
 func (m *migrateCommand) Run(ctx context.Context, std streams) error {

@@ -49,7 +49,9 @@ type Aggregator struct {
 	metrics *metrics
 	waiting sync.Map               // by what is being done: why it must wait
 	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
-	raw     atomic.Int64           // retention of raw data by the rules in force, in ns; 0 before the first
+	said    string                 // of what is lost, by followFreshness alone
+	saidAt  time.Time
+	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.

@@ -21,7 +21,7 @@ import (
 // by then the rows, and the touches that make their node-hours stale, are in ClickHouse.
 type flush struct {
 	*Aggregator
-	again     bool // a message of the batch was delivered before
+	again     bool // somebody may have begun with a message of the batch before
 	decoded   []social.Mention
 	originals []social.Original
 }
@@ -52,7 +52,7 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 // its original is stored so is the mention.
 func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
-	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
+	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Again })
 	published, err := f.published(ctx)
 	if err != nil {
 		return err
@@ -109,18 +109,18 @@ func (f *flush) caughtUp(ctx context.Context) error {
 // storedPeriod is how often storedness is looked at: a fraction of what a flush takes.
 const storedPeriod = 50 * time.Millisecond
 
-// stored waits until the mentions up to a sequence are stored, by whichever aggregator.
+// stored waits until the mentions up to a sequence are stored, by whichever aggregator, or there is no such sequence any more:
+// of a stream that was lost nothing comes.
 func (f *flush) stored(ctx context.Context, sequence uint64) error {
 	tick := time.NewTicker(storedPeriod)
 	defer tick.Stop()
 	for {
-		var floor uint64
-		err := f.insist(ctx, "reading progress", func(ctx context.Context) error {
-			progress, err := f.bus.Progress(ctx, topology.AggregateMentions)
-			floor = progress.Floor
+		var progress bus.Progress
+		err := f.insist(ctx, "reading progress", func(ctx context.Context) (err error) {
+			progress, err = f.bus.Progress(ctx, topology.AggregateMentions)
 			return err
 		})
-		if err != nil || floor >= sequence {
+		if err != nil || progress.Floor >= sequence || progress.Last < sequence {
 			return err
 		}
 		select {

@@ -2,9 +2,14 @@ package aggregate
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
+	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
+	"polyphony/pkg/warehouse"
 )
 
 const (
@@ -24,6 +29,7 @@ type sequences [len(feeds)]uint64
 // watermark is a claim in the making: all frames stored before until are enriched, and what follows from them lies in each
 // of the feeds at or below its last.
 type watermark struct {
+	epoch uint32
 	until time.Time
 	last  sequences
 }
@@ -41,6 +47,9 @@ func (m watermark) reached(floor sequences) bool {
 // followFreshness stores until when the metrics are complete: what was answered 202 before that is readable, and has had
 // its effect on what was there. It takes a mark of the enrichers' progress first, then of what is published by then, and
 // claims the mark when all of that is stored. Under load that takes a flush or two; the claim is late, never wrong.
+//
+// A claim is stored with where the streams were, and noted in NATS as well. Where these do not go together, something
+// acknowledged was lost: nothing is claimed until `polyphony replay` begins another epoch.
 func (ag *Aggregator) followFreshness(ctx context.Context) error {
 	var mark, claimed watermark
 	ticker := time.NewTicker(freshnessPeriod)
@@ -51,40 +60,107 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		next, floor, err := ag.progress(ctx)
+		now, err := ag.progress(ctx)
 		if err != nil {
 			ag.log.Debug("reading progress", "error", err)
 			continue
 		}
-		if !mark.reached(floor) {
+		next, floor := now.mark(mark.epoch), now.floor()
+		if !mark.reached(floor) && next.reached(mark.last) {
 			continue
 		}
-		if mark.last != claimed.last && mark.until.After(claimed.until) || mark.until.Sub(claimed.until) > idleFreshness {
-			if err := ag.insist(ctx, "storing freshness", func(ctx context.Context) error {
-				return ag.store.PutFreshness(ctx, topology.Mentions.Name, mark.until, mark.last[0])
-			}); err != nil {
-				return err
-			}
-			claimed = mark
+		news := mark.last != claimed.last && mark.until.After(claimed.until) || mark.until.Sub(claimed.until) > idleFreshness
+		if !mark.until.IsZero() && next.reached(mark.last) && !news {
+			mark = next
+			continue
 		}
-		mark = next
+		held, err := ag.checkClaims(ctx, now)
+		if err != nil {
+			ag.log.Debug("reading until when the metrics are complete", "error", err)
+			continue
+		}
+		if held.lost || held.epoch != mark.epoch || mark.until.IsZero() || !next.reached(mark.last) {
+			next.epoch = held.epoch
+			mark, claimed = next, watermark{epoch: held.epoch, until: held.until}
+			if held.bare { // from now on it is noticed when something is lost
+				_ = ag.claim(ctx, claimed, now) // if it fails, another one comes
+			}
+			continue
+		}
+		if err := ag.insist(ctx, "storing freshness", func(ctx context.Context) error { return ag.claim(ctx, mark, now) }); err != nil {
+			return err
+		}
+		mark, claimed = next, mark
 	}
 }
 
-// progress gives a mark to be reached, and how far the feeds are. Frames come first: what follows from those that are
-// enriched by then is published.
-func (ag *Aggregator) progress(ctx context.Context) (mark watermark, floor sequences, err error) {
-	frames, err := ag.bus.Progress(ctx, topology.EnrichRaw)
-	if err != nil {
-		return mark, floor, err
-	}
-	mark.until = frames.Until
-	for i, feed := range feeds {
-		progress, err := ag.bus.Progress(ctx, feed)
+// progress is how far the readers of each stream are that the metrics come from.
+type progress map[string]bus.Progress
+
+// progress looks at frames first: what follows from those that are enriched by then is published.
+func (ag *Aggregator) progress(ctx context.Context) (progress, error) {
+	now := progress{}
+	for _, c := range append([]topology.Consumer{topology.EnrichRaw}, feeds[:]...) {
+		p, err := ag.bus.Progress(ctx, c)
 		if err != nil {
-			return mark, floor, err
+			return nil, err
 		}
-		mark.last[i], floor[i] = progress.Last, progress.Floor
+		now[c.Stream.Name] = p
 	}
-	return mark, floor, nil
+	return now, nil
+}
+
+// mark is what is to be reached.
+func (p progress) mark(epoch uint32) watermark {
+	m := watermark{epoch: epoch, until: p[topology.Raw.Name].Until.Truncate(time.Millisecond)} // as it is stored
+	for i, feed := range feeds {
+		m.last[i] = p[feed.Stream.Name].Last
+	}
+	return m
+}
+
+func (p progress) floor() (floor sequences) {
+	for i, feed := range feeds {
+		floor[i] = p[feed.Stream.Name].Floor
+	}
+	return floor
+}
+
+// claim stores a mark that was reached, with where the streams are, in ClickHouse first: what NATS alone knows of was lost
+// there.
+func (ag *Aggregator) claim(ctx context.Context, m watermark, now progress) error {
+	positions, err := json.Marshal(now.positions())
+	if err != nil {
+		return fmt.Errorf("BUG: encoding positions: %w", err)
+	}
+	if err := ag.store.PutFreshness(ctx, topology.Mentions.Name, warehouse.Freshness{
+		Epoch: m.epoch, CompleteUntil: m.until, Sequence: m.last[0], Positions: positions}); err != nil {
+		return err
+	}
+	note, err := json.Marshal(Complete{Epoch: m.epoch, Until: m.until})
+	if err != nil {
+		return fmt.Errorf("BUG: encoding a claim: %w", err)
+	}
+	return ag.bus.Put(ctx, topology.MarksBucket, topology.CompleteMark, note)
+}
+
+// Complete is the last claim as it is noted in NATS.
+type Complete struct {
+	Epoch uint32    `json:"epoch"`
+	Until time.Time `json:"until"`
+}
+
+// Noted reads the last claim that is noted in NATS, a zero one where none is.
+func Noted(ctx context.Context, b *bus.Bus) (c Complete, err error) {
+	note, err := b.Get(ctx, topology.MarksBucket, topology.CompleteMark)
+	if errors.Is(err, bus.ErrNoKey) {
+		return c, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(note, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("reading the claim noted in NATS: %w", err)
+	}
+	return c, nil
 }

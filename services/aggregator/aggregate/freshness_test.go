@@ -28,11 +28,11 @@ func TestWatermarkKnowsAllThatChangesMetrics(t *testing.T) {
 	ag := New(b, nil, enginetest.Log(t), prometheus.NewRegistry())
 	progress := func() (watermark, sequences) {
 		t.Helper()
-		mark, floor, err := ag.progress(t.Context())
+		now, err := ag.progress(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return mark, floor
+		return now.mark(0), now.floor()
 	}
 	f := func(subject string, consumer topology.Consumer) {
 		t.Helper()

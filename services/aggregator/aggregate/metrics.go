@@ -13,6 +13,7 @@ type metrics struct {
 	sealed       prometheus.Counter
 	retries      prometheus.Counter
 	unreadable   *prometheus.CounterVec // by the subject's beginning
+	lost         prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -28,8 +29,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "polyphony_aggregator_retries_total", Help: "Times ClickHouse had to be asked again."}),
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"subject"}),
+		lost: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "polyphony_aggregator_losses", Help: "What acknowledged data were lost, in streams or in ClickHouse, and not replayed yet; see the log."}),
 	}
-	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable)
+	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable, m.lost)
 	return m
 }
 

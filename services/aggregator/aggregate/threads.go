@@ -16,7 +16,7 @@ import (
 // about, then for those that refer to others.
 func (f *flush) threads(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
-	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Deliveries > 1 })
+	f.again = slices.ContainsFunc(batch, func(d bus.Delivery) bool { return d.Again })
 	h, err := f.hear(ctx, batch)
 	if err != nil {
 		return err

@@ -52,8 +52,39 @@ func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) err
 			in.log.Error("the nodes directory is broken, the last good version stays in force", "error", err)
 		})
 	}
+	go in.guard(ctx)
 	in.commits.run(ctx, func() string { return in.rules.Load().Version() })
 	return nil
+}
+
+// guardPeriod is how soon it is noticed that the rules in force are gone from where enrichers look for them.
+const guardPeriod = 5 * time.Second
+
+// guard puts the rules back that somebody removed: frames of theirs wait until they can be had.
+func (in *Ingester) guard(ctx context.Context) {
+	tick := time.NewTicker(guardPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		rules := in.rules.Load()
+		announced, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
+		if err == nil && string(announced) == rules.Version() {
+			continue // who announces a version has put it there before
+		}
+		if err == nil { // another ingester's, or an older copy of the bucket
+			err = in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()), rules.Archive())
+		} else if errors.Is(err, bus.ErrNoKey) {
+			in.log.Error("the rules in force were removed from NATS, they are put back", "version", rules.Version())
+			err = in.adopt(ctx, rules)
+		}
+		if err != nil && ctx.Err() == nil {
+			in.log.Warn("looking after the rules in force", "version", rules.Version(), "error", err)
+		}
+	}
 }
 
 // follow puts a changed version in force: the watcher tells of a change once.

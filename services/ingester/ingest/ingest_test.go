@@ -687,6 +687,40 @@ func TestRulesChangeWithoutNATS(t *testing.T) {
 	}
 }
 
+// Rules that somebody removes from NATS are put back: frames that name them wait for them.
+func TestRemovedRulesAreBack(t *testing.T) {
+	b := setup(t, "", storage)
+	f := func(what string, remove func() error) {
+		t.Helper()
+		if err := remove(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			archive, err := b.bus.Get(t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()))
+			if err == nil && bytes.Equal(archive, b.rules.Archive()) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+	}
+	f("all of it", func() error {
+		for _, key := range []string{topology.RulesKey(b.rules.Version()), topology.RulesCurrent} {
+			if err := b.bus.Delete(t.Context(), topology.RulesBucket, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	f("an older copy, in which another version is in force", func() error {
+		if err := b.bus.Put(t.Context(), topology.RulesBucket, topology.RulesCurrent, []byte("another")); err != nil {
+			return err
+		}
+		return b.bus.Delete(t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()))
+	})
+}
+
 // breaks is a connection that breaks when it is to carry what is given, once.
 type breaks struct {
 	net.Conn
