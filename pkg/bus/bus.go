@@ -92,7 +92,10 @@ var errUnprepared = errors.New("the streams have not been looked at yet")
 func redacted(urls string) string {
 	list := strings.Split(urls, ",")
 	for i, text := range list {
-		if u, err := url.Parse(strings.TrimSpace(text)); err == nil {
+		if text = strings.TrimSpace(text); !strings.Contains(text, "://") { // as the client understands it
+			text = "nats://" + text
+		}
+		if u, err := url.Parse(text); err == nil {
 			list[i] = u.Redacted()
 		} else {
 			list[i] = "(not a URL)"
