@@ -22,6 +22,9 @@ const (
 	maxAckPending = 50_000
 )
 
+// askPeriod is how often a reader looks whether its durable was set back.
+const askPeriod = time.Second
+
 // request bounds what the server sends at one go: more would only wait in its buffers and ours.
 const request = 2 << 20
 
@@ -91,7 +94,8 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 	if err != nil {
 		return fmt.Errorf("finding the consumer: %w", err)
 	}
-	for count := uint64(0); ; {
+	asked, last := time.Now(), consumer.CachedInfo().Delivered.Consumer
+	for {
 		batch, err := gather(ctx, consumer, limit)
 		if err != nil {
 			return fmt.Errorf("reading: %w", err)
@@ -99,12 +103,14 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		if len(batch) == 0 {
 			continue
 		}
-		if batch[0].count < count { // the durable was set back: until which message it says itself
+		// A durable may be set back at any time. Its deliveries then count from 1; and until which message, it says itself.
+		if batch[0].count <= last || time.Since(asked) > askPeriod {
 			if _, err := consumer.Info(ctx); err != nil {
 				return fmt.Errorf("finding the consumer: %w", err)
 			}
+			asked = time.Now()
 		}
-		count = batch[0].count
+		last = batch[len(batch)-1].count
 		markAgain(batch, consumer.CachedInfo().Config.Metadata[replayedUntil])
 		stop := keepAlive(batch)
 		err = handle(ctx, batch)

@@ -17,11 +17,14 @@ import (
 const (
 	// janitorPeriod is how often streams are looked at; at 100 MB/s a stream of some GiB does not fill in between.
 	janitorPeriod = 5 * time.Second
+	// silence is how long nothing may be delivered or acknowledged while readers wait and messages are out: six times as long
+	// as an unacknowledged message stays with its reader.
+	silence = 6 * ackWait
 	// highWater is the part of a stream's size, in percent, above which acknowledged messages go at any age.
 	highWater = 80
 )
 
-// Janitor keeps the streams of consumers within their bounds until ctx ends. It removes only what Polyphony's own
+// Janitor keeps the streams of consumers within their bounds, and their messages moving, until ctx ends. It removes only what Polyphony's own
 // durables have acknowledged: what is older than keep says, and above the high-water mark of any age. Several janitors
 // of one stream are harmless.
 func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers ...topology.Consumer) error {
@@ -35,6 +38,9 @@ func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers 
 			for _, c := range consumers {
 				if err := b.tidy(ctx, c, now.Add(-keep())); err != nil && ctx.Err() == nil {
 					b.log.Warn("tidying a stream", "stream", c.Stream.Name, "error", err)
+				}
+				if err := b.revive(ctx, c, silence); err != nil && ctx.Err() == nil {
+					b.log.Warn("looking for messages that are with nobody", "stream", c.Stream.Name, "error", err)
 				}
 			}
 		}
@@ -76,6 +82,27 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) er
 	}
 	seam.After(seam.Purge, c.Stream.Name)
 	return nil
+}
+
+// revive has messages delivered again that are out with nobody, for as long as nothing moved while readers wait for more.
+// After a start the server may put off the redelivery of some messages by as long as others had been out before. Those that
+// somebody does work on are worked on twice, which is harmless.
+func (b *Bus) revive(ctx context.Context, c topology.Consumer, silence time.Duration) error {
+	consumer, err := b.js.Consumer(ctx, c.Stream.Name, c.Durable)
+	if err != nil {
+		return fmt.Errorf("reading consumer: %w", err)
+	}
+	info := consumer.CachedInfo()
+	if info.NumAckPending == 0 || info.NumWaiting == 0 || within(info.TimeStamp, info.Delivered.Last, silence) || within(info.TimeStamp, info.AckFloor.Last, silence) {
+		return nil
+	}
+	b.log.Warn("delivering messages again that are with nobody", "stream", c.Stream.Name, "messages", info.NumAckPending)
+	_, err = b.Replay(ctx, c, info.TimeStamp.Add(time.Hour)) // of what is read nothing
+	return err
+}
+
+func within(now time.Time, at *time.Time, time time.Duration) bool {
+	return at != nil && now.Sub(*at) < time
 }
 
 // raise notes a number under a mark unless that is as high already. Whoever finds less in a stream than was noted before

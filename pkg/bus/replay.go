@@ -66,9 +66,18 @@ func absent(err error) bool {
 		errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrNoStreamResponse)
 }
 
+// removalTime is how long a server may be removing what it says is gone. What is made anew under the same name meanwhile it
+// would take away too, and refuse every message since.
+const removalTime = 2 * time.Second
+
 // restore makes what is absent anew. What was in it is lost, which whoever follows progress notices.
 func (b *Bus) restore(ctx context.Context, why error) {
 	b.log.Error("something of NATS is gone and is made anew", "error", why)
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(removalTime):
+	}
 	if err := b.ensure(ctx); err != nil && ctx.Err() == nil {
 		b.log.Warn("making it anew", "error", err)
 	}
