@@ -44,6 +44,7 @@ func TestFaults(t *testing.T) {
 	}
 	seed := uint64(setting(t, "SEED", 1))
 	rig := newRig(t, seed)
+	rig.start()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var all [tellers][]told

@@ -70,6 +70,7 @@ func (a *actor) paused() bool {
 	return state == "T"
 }
 
+// newRig prepares everything, two of each service, and starts nothing.
 func newRig(t *testing.T, seed uint64) *rig {
 	t.Helper()
 	rig := &rig{seed: seed, programs: programsWithSeams(t), nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t)}
@@ -83,16 +84,21 @@ func newRig(t *testing.T, seed uint64) *rig {
 			rig.actors = append(rig.actors, rig.service(program))
 		}
 	}
+	return rig
+}
+
+// start starts everybody.
+func (rig *rig) start() {
+	rig.t.Helper()
 	rig.began = time.Now()
 	for i, a := range rig.actors {
 		if err := a.start(); err != nil {
-			t.Fatal(err)
+			rig.t.Fatal(err)
 		}
 		if i == 0 {
 			rig.keepMentions()
 		}
 	}
-	return rig
 }
 
 // keepMentions makes room for all mentions: the copy of a subscriber is compared in the end. The other streams are small, so

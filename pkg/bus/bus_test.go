@@ -251,8 +251,9 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	if err := publish(); !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v", err)
 	}
-	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
+	fill, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour))
+	if err != nil || !fill.Unread || fill.Ratio() < .8 || fill.Ratio() > 1 {
+		t.Fatalf("%+v, %v", fill, err)
 	}
 	if info, err := b.consumer(t); err != nil || int(info.NumPending) != stored {
 		t.Fatalf("the janitor took what nobody has read: %v %v", info, err)
@@ -269,11 +270,33 @@ func TestFullStreamAndJanitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, func() error {
-		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil {
-			return err
+		if fill, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil || fill.Unread {
+			return fmt.Errorf("%+v, %w", fill, err)
 		}
 		return publish()
 	})
+}
+
+// A stream that comes near its limit is said to, once, and that it has room again; not one full of what was read.
+func TestAlarm(t *testing.T) {
+	var said strings.Builder
+	log, alarmed := slog.New(slog.NewTextHandler(&said, nil)), map[string]bool{}
+	f := func(bytes uint64, unread bool, want string) {
+		t.Helper()
+		said.Reset()
+		alarm(log, alarmed, Fill{Stream: "RAW", Bytes: bytes, Max: 100, Unread: unread})
+		if got := said.String(); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%d bytes, unread %v: %q, want %q", bytes, unread, got, want)
+		}
+	}
+	f(90, false, "")
+	f(80, true, "")
+	f(81, true, "nearly full")
+	f(99, true, "")
+	f(90, false, "room again")
+	f(95, true, "nearly full")
+	f(10, true, "room again")
+	f(0, false, "")
 }
 
 // Whoever waits for a full stream publishes to it alone meanwhile: what other streams took is there once.
@@ -310,7 +333,10 @@ func TestWaitingForAFullStream(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, func() error { return b.tidy(t.Context(), topology.AggregateFacts, time.Now().Add(time.Hour)) })
+	poll(t, func() error {
+		_, err := b.tidy(t.Context(), topology.AggregateFacts, time.Now().Add(time.Hour))
+		return err
+	})
 	if err := <-published; err != nil {
 		t.Fatal(err)
 	}
@@ -418,11 +444,11 @@ func TestJanitorKeepsTheYoung(t *testing.T) {
 		}
 		return s.CachedInfo().State.Msgs
 	}
-	if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil || messages() != 20 {
+	if _, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(-time.Hour)); err != nil || messages() != 20 {
 		t.Fatalf("%v: %d left of 20 young ones", err, messages())
 	}
 	poll(t, func() error {
-		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
+		if _, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
 			return err
 		}
 		if n := messages(); n != 5 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sort"
 	"strconv"
 	"time"
@@ -26,8 +27,9 @@ const (
 
 // Janitor keeps the streams of consumers within their bounds, and their messages moving, until ctx ends. It removes only what Polyphony's own
 // durables have acknowledged: what is older than keep says, and above the high-water mark of any age. Several janitors
-// of one stream are harmless.
-func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers ...topology.Consumer) error {
+// of one stream are harmless. seen is told how full each stream is, every few seconds.
+func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, seen func(Fill), consumers ...topology.Consumer) error {
+	alarmed := map[string]bool{}
 	ticker := time.NewTicker(janitorPeriod)
 	defer ticker.Stop()
 	for {
@@ -36,8 +38,13 @@ func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers 
 			return nil
 		case now := <-ticker.C:
 			for _, c := range consumers {
-				if err := b.tidy(ctx, c, now.Add(-keep())); err != nil && ctx.Err() == nil {
+				fill, err := b.tidy(ctx, c, now.Add(-keep()))
+				if err != nil && ctx.Err() == nil {
 					b.log.Warn("tidying a stream", "stream", c.Stream.Name, "error", err)
+				}
+				if err == nil {
+					seen(fill)
+					alarm(b.log, alarmed, fill)
 				}
 				if err := b.revive(ctx, c, silence); err != nil && ctx.Err() == nil {
 					b.log.Warn("looking for messages that are with nobody", "stream", c.Stream.Name, "error", err)
@@ -47,41 +54,67 @@ func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, consumers 
 	}
 }
 
-// tidy purges one stream below the lower of what is acknowledged and what is younger than the time given.
-func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) error {
+// Fill says how full a stream is. Above the high-water mark it holds nothing that could go: what is in it was not read yet.
+type Fill struct {
+	Stream string
+	Bytes  uint64
+	Max    uint64 // from where on the stream refuses
+	Unread bool   // nothing in it is acknowledged
+}
+
+// Ratio is how full it is, 1 when it refuses.
+func (f Fill) Ratio() float64 { return float64(f.Bytes) / float64(max(1, f.Max)) }
+
+// alarm says when a stream comes near its limit, once, and when it no longer is.
+func alarm(log *slog.Logger, alarmed map[string]bool, f Fill) {
+	near := f.Unread && f.Bytes*100 > f.Max*highWater
+	switch {
+	case near && !alarmed[f.Stream]:
+		log.Error("a stream is nearly full of what was not read yet, and will refuse: look at what its readers wait for in their /readyz, or give it more room",
+			"stream", f.Stream, "bytes", f.Bytes, "max", f.Max)
+	case !near && alarmed[f.Stream]:
+		log.Info("a stream has room again", "stream", f.Stream, "bytes", f.Bytes, "max", f.Max)
+	}
+	alarmed[f.Stream] = near
+}
+
+// tidy purges one stream below the lower of what is acknowledged and what is younger than the time given, and says how full
+// it was before.
+func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (Fill, error) {
 	stream, err := b.js.Stream(ctx, c.Stream.Name)
 	if err != nil {
-		return fmt.Errorf("reading stream: %w", err)
+		return Fill{}, fmt.Errorf("reading stream: %w", err)
 	}
 	consumer, err := stream.Consumer(ctx, c.Durable)
 	if err != nil {
-		return fmt.Errorf("reading consumer: %w", err)
+		return Fill{}, fmt.Errorf("reading consumer: %w", err)
 	}
 	state := stream.CachedInfo().State
 	acked := consumer.CachedInfo().AckFloor.Stream
-	if state.Msgs == 0 || acked < state.FirstSeq {
-		return nil
+	fill := Fill{Stream: c.Stream.Name, Bytes: state.Bytes, Max: uint64(stream.CachedInfo().Config.MaxBytes), Unread: state.Msgs > 0 && acked < state.FirstSeq}
+	if state.Msgs == 0 || fill.Unread {
+		return fill, nil
 	}
 	purgeBelow := acked + 1
-	if full := state.Bytes*100 > uint64(stream.CachedInfo().Config.MaxBytes)*highWater; full {
+	if full := fill.Bytes*100 > fill.Max*highWater; full {
 		purgeBelow = state.FirstSeq + (purgeBelow-state.FirstSeq+1)/2 // the older half; the next round takes more if it must
 	} else {
 		if !state.FirstTime.Before(young) {
-			return nil
+			return fill, nil
 		}
 		if purgeBelow, err = firstSince(ctx, stream, state.FirstSeq, purgeBelow, young); err != nil {
-			return err
+			return fill, err
 		}
 	}
 	if err := b.raise(ctx, topology.TidiedMark(c.Stream.Name, stream.CachedInfo().Created), purgeBelow); err != nil {
-		return fmt.Errorf("noting what is purged: %w", err)
+		return fill, fmt.Errorf("noting what is purged: %w", err)
 	}
 	seam.Before(seam.Purge, c.Stream.Name)
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(purgeBelow)); err != nil {
-		return fmt.Errorf("purging below %d: %w", purgeBelow, err)
+		return fill, fmt.Errorf("purging below %d: %w", purgeBelow, err)
 	}
 	seam.After(seam.Purge, c.Stream.Name)
-	return nil
+	return fill, nil
 }
 
 // revive has messages delivered again that are out with nobody, for as long as nothing moved while readers wait for more.

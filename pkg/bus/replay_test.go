@@ -172,7 +172,7 @@ func TestTidied(t *testing.T) {
 		t.Errorf("%d before anything was tidied", n)
 	}
 	poll(t, func() error {
-		if err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
+		if _, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil {
 			return err
 		}
 		if n := tidied(); n != 6 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -33,6 +34,7 @@ func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), pa
 	if err != nil {
 		return fmt.Errorf("listening for HTTP: %w; stop what uses the address, or choose another (of up with --http, of a service with POLYPHONY_HTTP_ADDR)", err)
 	}
+	p.showReadiness(parts)
 	server := &http.Server{
 		Handler: p.mux(parts), ReadHeaderTimeout: drainTime, ReadTimeout: readTime, IdleTimeout: readTime,
 		MaxHeaderBytes: 64 << 10,
@@ -138,6 +140,20 @@ func missing(parts []Part) string {
 		}
 	}
 	return strings.Join(slices.Compact(lacks), "\n")
+}
+
+// showReadiness has /metrics say what /readyz says, but for the reason.
+func (p *Process) showReadiness(parts []Part) {
+	for _, part := range parts {
+		p.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "polyphony_ready", Help: "1 when the service can do its work, 0 while it waits for what /readyz says.", ConstLabels: prometheus.Labels{"service": part.Name},
+		}, func() float64 {
+			if part.Ready() != nil {
+				return 0
+			}
+			return 1
+		}))
+	}
 }
 
 func (p *Process) mux(parts []Part) *http.ServeMux {

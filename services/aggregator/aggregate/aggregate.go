@@ -106,10 +106,10 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	start("storing freshness", ag.followFreshness)
 	start("forgetting", ag.forget)
 	start("tidying streams", func(ctx context.Context) error {
-		return ag.bus.Janitor(ctx, func() time.Duration { return topology.Keep }, topology.AggregateMentions)
+		return ag.bus.Janitor(ctx, func() time.Duration { return topology.Keep }, ag.metrics.fill, topology.AggregateMentions)
 	})
 	start("tidying internal streams", func(ctx context.Context) error {
-		return ag.bus.Janitor(ctx, ag.keepRaw, topology.AggregateFacts, topology.AggregateThreads, topology.AggregateRejects)
+		return ag.bus.Janitor(ctx, ag.keepRaw, ag.metrics.fill, topology.AggregateFacts, topology.AggregateThreads, topology.AggregateRejects)
 	})
 	running.Wait()
 	if err = context.Cause(ctx); !errors.Is(err, context.Canceled) {

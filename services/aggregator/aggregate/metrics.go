@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
 )
 
 // metrics are what an operator watches; names follow the Prometheus conventions.
@@ -14,6 +16,7 @@ type metrics struct {
 	retries      prometheus.Counter
 	unreadable   *prometheus.CounterVec // by the subject's beginning
 	lost         prometheus.Gauge
+	streamFill   *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -32,9 +35,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		lost: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "polyphony_aggregator_losses", Help: "What acknowledged data were lost, in streams or in ClickHouse, and not replayed yet; see the log."}),
 	}
-	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable, m.lost)
+	m.streamFill = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "polyphony_aggregator_stream_fill_ratio", Help: "How full a stream is: at 1 it refuses."}, []string{"stream"})
+	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable, m.lost, m.streamFill)
 	return m
 }
+
+func (m *metrics) fill(f bus.Fill) { m.streamFill.WithLabelValues(f.Stream).Set(f.Ratio()) }
 
 func (m *metrics) flushed(table string, rows int, took time.Duration) {
 	m.rows.WithLabelValues(table).Add(float64(rows))

@@ -61,7 +61,7 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	defer stop()
 	failed := make(chan error, workers+1)
 	var running sync.WaitGroup
-	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, topology.EnrichRaw) })
+	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, en.metrics.fill, topology.EnrichRaw) })
 	running.Go(func() {
 		if err := en.answer(ctx); err != nil {
 			failed <- fmt.Errorf("answering where edits belong: %w", err)

@@ -492,7 +492,9 @@ func TestStoppedWhileWaiting(t *testing.T) {
 	defer stop()
 	var keeping sync.WaitGroup
 	defer keeping.Wait()
-	keeping.Go(func() { _ = b.bus.Janitor(ctx, func() time.Duration { return 0 }, topology.AggregateMentions) })
+	keeping.Go(func() {
+		_ = b.bus.Janitor(ctx, func() time.Duration { return 0 }, func(bus.Fill) {}, topology.AggregateMentions)
+	})
 	if got := b.read(topology.AggregateMentions, fillers+2); len(got) != fillers+2 {
 		t.Errorf("%d messages", len(got))
 	}

@@ -4,12 +4,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"polyphony/pkg/bus"
 )
 
 // metrics are what an operator watches; names follow the Prometheus conventions.
 type metrics struct {
 	events, unmatched, mentions, rejected, frames prometheus.Counter
 	cycleSeconds                                  prometheus.Histogram
+	streamFill                                    *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -28,9 +31,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "polyphony_enricher_cycle_seconds", Help: "From a cycle's frames to its last acknowledgement.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}),
 	}
-	r.MustRegister(m.cycleSeconds)
+	m.streamFill = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "polyphony_enricher_stream_fill_ratio", Help: "How full a stream is: at 1 it refuses."}, []string{"stream"})
+	r.MustRegister(m.cycleSeconds, m.streamFill)
 	return m
 }
+
+func (m *metrics) fill(f bus.Fill) { m.streamFill.WithLabelValues(f.Stream).Set(f.Ratio()) }
 
 func (m *metrics) cycle(o *outbox, frames int, took time.Duration) {
 	m.frames.Add(float64(frames))

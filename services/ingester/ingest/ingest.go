@@ -28,6 +28,7 @@ type Ingester struct {
 	tokens  *Tokens
 	commits *committer
 	budget  budget
+	full    atomic.Int64 // since when the streams refuse, Unix ms, 0 while they do not
 	metrics *metrics
 }
 

@@ -721,6 +721,23 @@ func TestRemovedRulesAreBack(t *testing.T) {
 	})
 }
 
+// A sender is told to come again the later the longer the streams refuse; it begins anew once something was stored.
+func TestRetryAfter(t *testing.T) {
+	in, began := &Ingester{}, time.Now()
+	f := func(after time.Duration, want int) {
+		t.Helper()
+		if got := in.retryAfter(began.Add(after)); got != want {
+			t.Errorf("after %v: %d s, want %d", after, got, want)
+		}
+	}
+	f(0, 5)
+	f(3*time.Second, 5)
+	f(40*time.Second, 15)
+	f(time.Hour, 60)
+	in.full.Store(0)
+	f(time.Hour, 5)
+}
+
 // breaks is a connection that breaks when it is to carry what is given, once.
 type breaks struct {
 	net.Conn

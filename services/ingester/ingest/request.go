@@ -106,6 +106,7 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 		in.refuseCommit(w, err)
 		return
 	}
+	in.full.Store(0)
 	in.metrics.count(j)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
@@ -114,8 +115,11 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 
 func (in *Ingester) refuse(w http.ResponseWriter, status int, message string) {
 	in.metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
-	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+	switch status {
+	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
+	case http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", strconv.Itoa(in.retryAfter(time.Now())))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -141,6 +145,21 @@ func (in *Ingester) refuseCommit(w http.ResponseWriter, err error) {
 		return
 	}
 	in.refuse(w, http.StatusServiceUnavailable, "not stored, or not known to be: send the same again")
+}
+
+const (
+	// soonest is when a stream that just became full may have room: it is tidied every five seconds.
+	soonest = 5
+	// latest bounds how long senders are told to wait, in seconds: when there is room it should be used.
+	latest = 60
+)
+
+// retryAfter is when a sender is to come again to streams that refuse, in seconds: the later the longer they have refused,
+// for a quarter of that time. Who waits for readers that are away for an hour need not ask every second.
+func (in *Ingester) retryAfter(now time.Time) int {
+	in.full.CompareAndSwap(0, now.UnixMilli())
+	refused := now.Sub(time.UnixMilli(in.full.Load()))
+	return min(latest, soonest+int(refused/(4*time.Second)))
 }
 
 // bodies and judges spare a burst of requests its allocations.
