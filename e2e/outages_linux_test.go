@@ -91,7 +91,6 @@ func TestOutages(t *testing.T) {
 		sql("ALTER TABLE mentions_store MODIFY SETTING parts_to_throw_insert = 1, max_delay_to_insert = 0"),
 		sql("ALTER TABLE mentions_store RESET SETTING parts_to_throw_insert, max_delay_to_insert"))
 	outage("ClickHouse has no memory for a query", "aggregator", "241", with("<max_memory_usage>1000</max_memory_usage>"), with(""))
-	outage("ClickHouse only lets read", "aggregator", "164", with("<readonly>1</readonly>"), with(""))
 	outage("ClickHouse's disk is full", "aggregator", "space", clickhouseDisk.fill, clickhouseDisk.free)
 	outage("NATS' disk is full", "enricher", "publishing", natsDisk.fill, natsDisk.free)
 

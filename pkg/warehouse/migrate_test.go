@@ -252,8 +252,11 @@ func TestRetry(t *testing.T) {
 	f(errors.New("something new"), true)
 	f(context.DeadlineExceeded, true)
 	f(&net.OpError{Op: "dial", Err: errors.New("refused")}, true)
-	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrTooManyParts}), true)
-	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrMemoryLimitExceeded}), true)
+	for _, passes := range []proto.Error{proto.ErrTooManyParts, proto.ErrMemoryLimitExceeded, proto.ErrUnknownStatusOfInsert, proto.ErrNotEnoughSpace,
+		proto.ErrReadonly, proto.ErrAccessDenied, proto.ErrAuthenticationFailed, proto.ErrTooManySimultaneousQueries, proto.ErrTimeoutExceeded, proto.ErrUnknownException} {
+		f(fmt.Errorf("inserting: %w", &ch.Exception{Code: passes}), true)
+		f(fmt.Errorf("reading: %w", &clickhouse.Exception{Code: int32(passes)}), true)
+	}
 	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrUnknownTable}), true)
 	f(fmt.Errorf("inserting: %w", &ch.Exception{Code: proto.ErrTypeMismatch}), false)
 	f(fmt.Errorf("reading: %w", &clickhouse.Exception{Code: int32(proto.ErrUnknownIdentifier)}), false)
