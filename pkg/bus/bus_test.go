@@ -244,6 +244,53 @@ func TestReadersShare(t *testing.T) {
 	}
 }
 
+// Progress is exact: all that was stored before Until is acknowledged, and not a message more is claimed.
+func TestProgress(t *testing.T) {
+	b := setup(t, 64<<20)
+	const messages = 3
+	if err := b.Publish(t.Context(), raw(messages)); err != nil {
+		t.Fatal(err)
+	}
+	progress := func() Progress {
+		t.Helper()
+		p, err := b.Progress(t.Context(), topology.EnrichRaw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Messages: 1}, func(_ context.Context, batch []Delivery) error {
+		d := batch[0]
+		poll(t, func() error { // acknowledgements are not awaited
+			if p := progress(); p.Floor != d.Sequence-1 || p.Last != messages || !p.Until.Equal(d.Stored) {
+				return fmt.Errorf("before message %d, stored %s: %+v", d.Sequence, d.Stored, p)
+			}
+			return nil
+		})
+		if d.Sequence == messages {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var all Progress
+	poll(t, func() error {
+		if all = progress(); all.Floor != messages {
+			return fmt.Errorf("after all messages: %+v", all)
+		}
+		return nil
+	})
+	if err := b.Publish(t.Context(), raw(messages + 1)[messages:]); err != nil {
+		t.Fatal(err)
+	}
+	if p := progress(); p.Until.Before(all.Until) {
+		t.Errorf("all before %s was acknowledged, then only before %s", all.Until, p.Until)
+	}
+}
+
 // The same publish again is stored once.
 func TestPublishIDs(t *testing.T) {
 	b := setup(t, 64<<20)
