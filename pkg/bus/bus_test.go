@@ -264,7 +264,11 @@ func TestProgress(t *testing.T) {
 	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Messages: 1}, func(_ context.Context, batch []Delivery) error {
 		d := batch[0]
 		poll(t, func() error { // acknowledgements are not awaited
-			if p := progress(); p.Floor != d.Sequence-1 || p.Last != messages || !p.Until.Equal(d.Stored) {
+			p := progress()
+			if p.Until.After(d.Stored) {
+				t.Fatalf("message %d, stored %s, is in hand: %+v", d.Sequence, d.Stored, p)
+			}
+			if p.Floor != d.Sequence-1 || p.Last != messages || !p.Until.Equal(d.Stored) {
 				return fmt.Errorf("before message %d, stored %s: %+v", d.Sequence, d.Stored, p)
 			}
 			return nil

@@ -104,7 +104,7 @@ func TestStoppedBeforeItIsStored(t *testing.T) {
 			cancel()
 			return nil
 		}); err != nil || !again {
-			t.Errorf("%s: it did not come again (%v)", message.Subject, err)
+			t.Fatalf("%s: it did not come again (%v)", message.Subject, err)
 		}
 	}
 	f(topology.AggregateMentions, mentionOf(1), flush.mentions)
@@ -147,10 +147,10 @@ func TestFactsWaitForTheirMentions(t *testing.T) {
 			t.Fatal(err)
 		}
 		if read(consumer, handle, time.Second) {
-			t.Errorf("%s: done before its mention was stored", fact.Subject)
+			t.Fatalf("%s: done before its mention was stored", fact.Subject)
 		}
 		if !read(topology.AggregateMentions, flush.mentions, time.Minute) || !read(consumer, handle, time.Minute) {
-			t.Errorf("%s: not done after its mention was stored", fact.Subject)
+			t.Fatalf("%s: not done after its mention was stored", fact.Subject)
 		}
 	}
 	f(topology.AggregateFacts, mentionOf(1), originalOf(1), flush.facts)
