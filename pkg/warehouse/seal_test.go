@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -346,85 +345,35 @@ func TestSealWhileFactsArrive(t *testing.T) {
 		facts[i].Kind, facts[i].ByCompany = social.Post, false
 	}
 	insert(t, w, facts[0])
-	stored := 1
+	var arrived atomic.Int64
 	var arriving atomic.Bool
 	var sealer *Warehouse
-	sealer = open(t, Config{Addr: before(t, w.config.Addr, "hours", func() {
-		if !arriving.Load() {
+	sealer = open(t, Config{Addr: before(t, w.config.Addr, func(sent []byte) {
+		if !arriving.Load() || !bytes.Contains(sent, []byte("hours")) {
 			return
 		}
-		if err := sealer.InsertMentions(context.Background(), facts[stored:stored+1]); err != nil {
+		n := arrived.Add(1)
+		if err := sealer.InsertMentions(context.Background(), facts[n:n+1]); err != nil {
 			t.Error(err)
 		}
-		stored++
 	})})
 	arriving.Store(true)
 	if n, _, err := sealer.Seal(t.Context(), SealOptions{Eager: true}); n != 1 || err != nil {
 		t.Fatalf("Seal = %d, %v, want 1", n, err)
 	}
 	arriving.Store(false)
-	if stored < 4 {
-		t.Fatalf("%d facts came while it looked for stale hours, read touches and sealed", stored-1)
+	facts = facts[:1+arrived.Load()]
+	if len(facts) < 4 {
+		t.Fatalf("%d facts came while it looked for stale hours, read touches and sealed", len(facts)-1)
 	}
-	same(t, "hours", counted(facts[:stored], hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
 	for _, want := range []int{1, 0} {
 		if n, _, err := sealer.Seal(t.Context(), SealOptions{Quiet: time.Nanosecond}); n != want || err != nil {
 			t.Errorf("Seal = %d, %v, want %d", n, err, want)
 		}
 	}
-	same(t, "sealed", counted(facts[:stored], hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "sealed", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
 	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
-}
-
-// before gives an address from which all is passed on to that of a ClickHouse, and calls do before statements that hold a word.
-func before(t *testing.T, addr, word string, do func()) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var passing sync.WaitGroup
-	t.Cleanup(func() {
-		listener.Close()
-		passing.Wait()
-	})
-	pass := func(to, from net.Conn, see func([]byte)) {
-		defer to.Close()
-		buffer := make([]byte, 1<<20)
-		for {
-			n, err := from.Read(buffer)
-			if err != nil {
-				return
-			}
-			see(buffer[:n])
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}
-	passing.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			engine, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Error(err)
-				client.Close()
-				continue
-			}
-			passing.Go(func() {
-				pass(engine, client, func(sent []byte) {
-					if bytes.Contains(sent, []byte(word)) {
-						do()
-					}
-				})
-			})
-			passing.Go(func() { pass(client, engine, func([]byte) {}) })
-		}
-	})
-	return listener.Addr().String()
 }
 
 func TestViewsRefuseMixedSnapshots(t *testing.T) {
