@@ -89,7 +89,7 @@ var seams = map[string][]string{
 	"enricher": around("publish social.mentions", "publish social.facts", "publish social.threads", "acknowledge social.raw", "purge RAW",
 		"put polyphony-trials", "answer polyphony.route"),
 	"aggregator": around("publish social.mentions", "request polyphony.route",
-		"acknowledge social.mentions", "acknowledge social.facts", "acknowledge social.threads", "acknowledge social.rejects", "purge FACTS", "purge THREADS",
+		"acknowledge social.mentions", "acknowledge social.facts", "acknowledge social.threads", "acknowledge social.rejects", "purge FACTS", "purge THREADS", "put polyphony-marks",
 		"insert locations", "insert mentions_store", "insert touches", "insert node_hours", "insert originals", "insert statements", "insert counters",
 		"insert edges", "insert selves", "insert notes", "insert heads", "insert author_heads", "insert gains", "insert rejects_store", "insert rules_store",
 		"insert nodes_store", "insert clocks_store", "insert freshness_store", "insert settled"),

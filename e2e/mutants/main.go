@@ -1,6 +1,9 @@
 // Command mutants puts deliberate faults into a copy of this checkout, one after the other, and shows which test notices
 // each. A fault that no test notices is a missing test. Names as arguments take only these.
 //
+// A fault is a patch beside this file: a sentence that says it, "Killed by: " and the command of its test, an empty line,
+// and a diff, as `git diff -U2` writes it.
+//
 //	make mutants
 //	go run ./e2e/mutants shallow-adoption resend-revives
 package main
@@ -19,8 +22,8 @@ import (
 	"time"
 )
 
-// limit bounds the test of one mutant: a fault may show as waiting for ever.
-const limit = 10 * time.Minute
+// limit bounds one test: a fault may show as waiting for ever.
+const limit = "3m"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -32,9 +35,14 @@ func main() {
 }
 
 func run(ctx context.Context, names []string) error {
-	patches, err := filepath.Glob("e2e/mutants/*.patch")
-	if err != nil || len(patches) == 0 {
-		return errors.New("no e2e/mutants/*.patch here: run it in the checkout")
+	mutants, err := read("e2e/mutants")
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		if mutants, err = chosen(mutants, names); err != nil {
+			return err
+		}
 	}
 	dir, err := os.MkdirTemp("", "polyphony-mutants-")
 	if err != nil {
@@ -44,27 +52,77 @@ func run(ctx context.Context, names []string) error {
 	if err := copyCheckout(ctx, dir); err != nil {
 		return err
 	}
-	survived := 0
-	for _, path := range patches {
-		name := strings.TrimSuffix(filepath.Base(path), ".patch")
-		if len(names) > 0 && !slices.Contains(names, name) {
-			continue
+	for _, m := range mutants {
+		if err := m.patch(dir, "--dry-run"); err != nil {
+			return err
 		}
-		start := time.Now()
-		verdict, err := try(ctx, dir, path)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if verdict == "" {
-			survived++
-			verdict = "SURVIVED"
-		}
-		fmt.Printf("%-24s %6s  %s\n", name, time.Since(start).Round(time.Second), verdict)
 	}
-	if survived > 0 {
-		return fmt.Errorf("%d survived", survived)
+	noticed := 0
+	for _, m := range mutants {
+		fmt.Printf("%-26s", m.name)
+		start := time.Now()
+		killer, err := m.try(ctx, dir)
+		if err != nil {
+			fmt.Println()
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		if killer == "" {
+			killer = "NOT NOTICED"
+		} else {
+			noticed++
+		}
+		fmt.Printf(" %4s  %s\n", time.Since(start).Round(time.Second), killer)
+	}
+	fmt.Printf("%d faults, %d noticed\n", len(mutants), noticed)
+	if noticed < len(mutants) {
+		return errors.New("a fault that no test notices is a missing test")
 	}
 	return nil
+}
+
+// mutant is a fault.
+type mutant struct {
+	name string
+	path string // of the patch
+	test string // the command that must fail
+}
+
+// read gives the faults of a directory, by name.
+func read(dir string) ([]mutant, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.patch"))
+	if err != nil || len(paths) == 0 {
+		return nil, fmt.Errorf("no %s/*.patch here: run it in the checkout", dir)
+	}
+	var mutants []mutant
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		_, rest, _ := strings.Cut(string(text), "\nKilled by: ")
+		test, _, _ := strings.Cut(rest, "\n")
+		if test == "" {
+			return nil, fmt.Errorf("%s: its second line is not \"Killed by: COMMAND\"", path)
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		mutants = append(mutants, mutant{strings.TrimSuffix(filepath.Base(path), ".patch"), path, test})
+	}
+	return mutants, nil
+}
+
+// chosen gives the faults of these names.
+func chosen(mutants []mutant, names []string) (list []mutant, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(mutants, func(m mutant) bool { return m.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no fault %q: they are e2e/mutants/*.patch", name)
+		}
+		list = append(list, mutants[i])
+	}
+	return list, nil
 }
 
 // copyCheckout copies what git knows of this checkout, as it stands now, and the engine.
@@ -77,57 +135,43 @@ func copyCheckout(ctx context.Context, dir string) error {
 	return nil
 }
 
-// try applies a patch, runs the tests that it names, takes it back, and gives the first test that failed, "" for none.
-func try(ctx context.Context, dir, path string) (killer string, err error) {
-	path, err = filepath.Abs(path)
-	if err != nil {
+// try puts the fault in, runs its test, takes the fault out, and gives the first test that failed, "" for none.
+func (m mutant) try(ctx context.Context, dir string) (killer string, err error) {
+	if err := m.patch(dir); err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	_, rest, _ := strings.Cut(string(text), "\nKilled by: ")
-	test, _, _ := strings.Cut(rest, "\n")
-	if test == "" {
-		return "", errors.New("the patch does not say \"Killed by: COMMAND\"")
-	}
-	for _, direction := range []string{"", "--reverse"} {
-		if direction == "--reverse" {
-			killer, err = kill(ctx, dir, test)
-		}
-		patch := exec.Command("patch", "-s", "-p1", "-i", path)
-		if direction != "" {
-			patch.Args = append(patch.Args, direction)
-		}
-		patch.Dir = dir
-		if out, patchErr := patch.CombinedOutput(); patchErr != nil {
-			return "", fmt.Errorf("applying the patch: %w\n%s", patchErr, out)
-		}
-	}
-	return killer, err
+	killer, err = m.kill(ctx, dir)
+	return killer, errors.Join(err, m.patch(dir, "--reverse"))
 }
 
-// kill runs a test command and gives the first test that failed.
-func kill(ctx context.Context, dir, test string) (killer string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", test)
+// patch changes the checkout in dir, where the code is what it was when the patch was made.
+func (m mutant) patch(dir string, options ...string) error {
+	cmd := exec.Command("patch", append(options, "--silent", "--force", "--strip=1", "--fuzz=0", "--input="+m.path)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s no longer applies, the code has changed (%w):\n%s"+
+			"put the same fault into the code of now, write it with git diff -U2, or remove the patch if the fault cannot be made any more",
+			m.name, err, out)
+	}
+	return nil
+}
+
+// kill runs the test and gives the first one that failed.
+func (m mutant) kill(ctx context.Context, dir string) (killer string, err error) {
+	cmd := exec.CommandContext(ctx, "sh", "-c", strings.Replace(m.test, "go test ", "go test -timeout "+limit+" ", 1))
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	switch {
-	case err == nil:
-		return "", nil
-	case context.Cause(ctx) == context.DeadlineExceeded:
-		return fmt.Sprintf("%s does not end", test), nil
-	case ctx.Err() != nil:
+	if err == nil || ctx.Err() != nil {
 		return "", ctx.Err()
 	}
 	for line := range strings.Lines(string(out)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "--- FAIL: "); ok {
+		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
 			name, _, _ = strings.Cut(name, " ")
 			return name, nil
 		}
+		if strings.HasPrefix(line, "panic: test timed out") {
+			return "no end within " + limit, nil
+		}
 	}
-	return "", fmt.Errorf("%s failed otherwise than by a test:\n%s", test, out)
+	return "", fmt.Errorf("%s failed otherwise than by a test:\n%s", m.test, out)
 }

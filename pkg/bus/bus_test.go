@@ -108,6 +108,29 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 	if err := b.Consume(t.Context(), topology.EnrichRaw, limit, func(context.Context, []Delivery) error { return bug }); !errors.Is(err, bug) {
 		t.Fatal(err)
 	}
+	b.comeAgain(t, 10)
+}
+
+// What a handler had in hand when it was stopped was not worked on: all of it comes again at once.
+func TestStoppedBatchComesAgain(t *testing.T) {
+	b := setup(t, 64<<20)
+	if err := b.Publish(t.Context(), raw(10)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(ctx context.Context, _ []Delivery) error {
+		stop()
+		return ctx.Err()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.comeAgain(t, 10)
+}
+
+// comeAgain reads messages that were delivered before.
+func (b *Bus) comeAgain(t *testing.T, messages int) {
+	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), ackWait/2)
 	defer stop()
 	seen := map[string]bool{}
@@ -116,7 +139,7 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 			if d.Deliveries < 2 {
 				t.Errorf("%s: delivery %d", d.Data, d.Deliveries)
 			}
-			if seen[string(d.Data)] = true; len(seen) == 10 {
+			if seen[string(d.Data)] = true; len(seen) == messages {
 				stop()
 			}
 		}
@@ -124,8 +147,8 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(seen) != 10 {
-		t.Errorf("%d of 10 came again", len(seen))
+	if len(seen) != messages {
+		t.Errorf("%d of %d came again", len(seen), messages)
 	}
 }
 
@@ -221,6 +244,57 @@ func TestReadersShare(t *testing.T) {
 	}
 }
 
+// Progress is exact: all that was stored before Until is acknowledged, and not a message more is claimed.
+func TestProgress(t *testing.T) {
+	b := setup(t, 64<<20)
+	const messages = 3
+	if err := b.Publish(t.Context(), raw(messages)); err != nil {
+		t.Fatal(err)
+	}
+	progress := func() Progress {
+		t.Helper()
+		p, err := b.Progress(t.Context(), topology.EnrichRaw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := b.Consume(ctx, topology.EnrichRaw, Limit{Messages: 1}, func(_ context.Context, batch []Delivery) error {
+		d := batch[0]
+		poll(t, func() error { // acknowledgements are not awaited
+			p := progress()
+			if p.Until.After(d.Stored) {
+				t.Fatalf("message %d, stored %s, is in hand: %+v", d.Sequence, d.Stored, p)
+			}
+			if p.Floor != d.Sequence-1 || p.Last != messages || !p.Until.Equal(d.Stored) {
+				return fmt.Errorf("before message %d, stored %s: %+v", d.Sequence, d.Stored, p)
+			}
+			return nil
+		})
+		if d.Sequence == messages {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var all Progress
+	poll(t, func() error {
+		if all = progress(); all.Floor != messages {
+			return fmt.Errorf("after all messages: %+v", all)
+		}
+		return nil
+	})
+	if err := b.Publish(t.Context(), raw(messages + 1)[messages:]); err != nil {
+		t.Fatal(err)
+	}
+	if p := progress(); p.Until.Before(all.Until) {
+		t.Errorf("all before %s was acknowledged, then only before %s", all.Until, p.Until)
+	}
+}
+
 // The same publish again is stored once.
 func TestPublishIDs(t *testing.T) {
 	b := setup(t, 64<<20)
@@ -235,7 +309,7 @@ func TestPublishIDs(t *testing.T) {
 	}
 }
 
-// A full stream refuses with ErrFull; the janitor makes room of what was acknowledged, and of nothing else.
+// A full stream refuses with ErrFull, also one message among others; the janitor makes room of what was acknowledged, and of nothing else.
 func TestFullStreamAndJanitor(t *testing.T) {
 	b := setup(t, 1<<20)
 	blob := bytes.Repeat([]byte("x"), 50_000)
@@ -250,6 +324,10 @@ func TestFullStreamAndJanitor(t *testing.T) {
 	}
 	if err := publish(); !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v", err)
+	}
+	small := Message{Subject: topology.MentionSubject("heart", "north")}
+	if err := b.Publish(t.Context(), []Message{small, {Subject: topology.RawSubject("x"), Data: blob}, small}); !errors.Is(err, ErrFull) {
+		t.Fatalf("the second of three was refused: got %v", err)
 	}
 	fill, err := b.tidy(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour))
 	if err != nil || !fill.Unread || fill.Ratio() < .8 || fill.Ratio() > 1 {

@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"context"
+	"net"
+	"sync"
 	"testing"
 
 	"polyphony/pkg/embedded/enginetest"
@@ -53,4 +55,49 @@ func query(tb testing.TB, w *Warehouse, sql string, args ...any) []string {
 		tb.Fatalf("%s: %v", sql, err)
 	}
 	return list
+}
+
+// before gives an address from which all is passed on to that of a ClickHouse, each piece after do has seen it.
+func before(t *testing.T, addr string, do func(sent []byte)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var passing sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		passing.Wait()
+	})
+	pass := func(to, from net.Conn, see func([]byte)) {
+		defer to.Close()
+		buffer := make([]byte, 1<<20)
+		for {
+			n, err := from.Read(buffer)
+			if err != nil {
+				return
+			}
+			see(buffer[:n])
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	passing.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			engine, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Error(err)
+				client.Close()
+				continue
+			}
+			passing.Go(func() { pass(engine, client, do) })
+			passing.Go(func() { pass(client, engine, func([]byte) {}) })
+		}
+	})
+	return listener.Addr().String()
 }

@@ -225,6 +225,51 @@ func TestRedatedIsGone(t *testing.T) {
 	same(t, "what is left", []string{}, query(t, w, "SELECT via FROM mentions"))
 }
 
+// TestHeadsTakeBack: what is known to stand in the place of a mention when it is stored, no reader ever sees that mention, however
+// often it is sent.
+func TestHeadsTakeBack(t *testing.T) {
+	w := start(t)
+	r := newRand(56)
+	base := history(r, 1)[0]
+	base.Version = social.OwnVersion(time.Time{}, base.Time, 5)
+	store := func(what string, m social.Mention, want string) {
+		t.Helper()
+		for range 2 {
+			insert(t, w, m)
+			same(t, what, []string{want}, query(t, w, "SELECT toString(count()) FROM mentions WHERE event_key = ?", m.EventKey.String()))
+		}
+	}
+	f := func(what string, head social.Version, want string) {
+		t.Helper()
+		m := base
+		m.EventKey = key(r)
+		if err := w.PutHeads(t.Context(), map[social.Key]social.Version{m.EventKey: head}); err != nil {
+			t.Fatal(err)
+		}
+		store(what, m, want)
+	}
+	version := social.OwnVersion
+	f("a mark", social.Mark(), "1")
+	f("itself", base.Version, "1")
+	f("other words that lose", version(time.Time{}, base.Time, 4), "1")
+	f("other words that win", version(time.Time{}, base.Time, 6), "0")
+	f("a later time", version(time.Time{}, base.Time.Add(time.Hour), 6), "1")
+	f("an earlier time", version(time.Time{}, base.Time.Add(-time.Hour), 4), "0")
+	f("an edit", version(base.Time.Add(time.Minute), base.Time, 4), "0")
+	f("a deletion", social.Deleted(), "0")
+	byAuthor := func(what string, until time.Time, want string) {
+		t.Helper()
+		m := base
+		m.EventKey, m.AuthorKey = key(r), key(r)
+		if err := w.PutAuthorHeads(t.Context(), map[social.Key]time.Time{m.AuthorKey: until}); err != nil {
+			t.Fatal(err)
+		}
+		store(what, m, want)
+	}
+	byAuthor("a deletion of what its author wrote before", base.Time.Add(-time.Millisecond), "1")
+	byAuthor("a deletion of what its author wrote until then", base.Time, "0")
+}
+
 // TestInsertSpansYears needs more partitions than ClickHouse takes in one INSERT.
 func TestInsertSpansYears(t *testing.T) {
 	w := start(t)

@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -330,6 +331,47 @@ func TestSealHoldsForTheTouchesReadFirst(t *testing.T) {
 	seal(older)
 	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
 	sealAll(t, w)
+	same(t, "sealed", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
+}
+
+// TestSealWhileFactsArrive has a fact stored before every statement of a sealer: whatever it reads when, what it seals without
+// one of them does not pass for fresh, and it knows by itself that there is more to seal.
+func TestSealWhileFactsArrive(t *testing.T) {
+	w := start(t)
+	facts := history(rand.New(rand.NewPCG(30, 1)), 20)
+	for i := range facts {
+		facts[i].Node, facts[i].Time = facts[0].Node, epoch.Add(time.Duration(i)*time.Millisecond)
+		facts[i].Kind, facts[i].ByCompany = social.Post, false
+	}
+	insert(t, w, facts[0])
+	var arrived atomic.Int64
+	var arriving atomic.Bool
+	var sealer *Warehouse
+	sealer = open(t, Config{Addr: before(t, w.config.Addr, func(sent []byte) {
+		if !arriving.Load() || !bytes.Contains(sent, []byte("hours")) {
+			return
+		}
+		n := arrived.Add(1)
+		if err := sealer.InsertMentions(context.Background(), facts[n:n+1]); err != nil {
+			t.Error(err)
+		}
+	})})
+	arriving.Store(true)
+	if n, _, err := sealer.Seal(t.Context(), SealOptions{Eager: true}); n != 1 || err != nil {
+		t.Fatalf("Seal = %d, %v, want 1", n, err)
+	}
+	arriving.Store(false)
+	facts = facts[:1+arrived.Load()]
+	if len(facts) < 4 {
+		t.Fatalf("%d facts came while it looked for stale hours, read touches and sealed", len(facts)-1)
+	}
+	same(t, "hours", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
+	for _, want := range []int{1, 0} {
+		if n, _, err := sealer.Seal(t.Context(), SealOptions{Quiet: time.Nanosecond}); n != want || err != nil {
+			t.Errorf("Seal = %d, %v, want %d", n, err, want)
+		}
+	}
 	same(t, "sealed", counted(facts, hourOf), readMetrics(t, w, "node_metrics_1h"))
 	same(t, "stale", []string{"0"}, query(t, w, "SELECT toString(count()) FROM stale_hours"))
 }

@@ -66,11 +66,11 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			continue
 		}
 		next, floor := now.mark(mark.epoch), now.floor()
-		if !mark.reached(floor) && next.reached(mark.last) {
+		if !mark.reached(floor) && mark.reached(next.last) {
 			continue
 		}
 		news := mark.last != claimed.last && mark.until.After(claimed.until) || mark.until.Sub(claimed.until) > idleFreshness
-		if !mark.until.IsZero() && next.reached(mark.last) && !news {
+		if !mark.until.IsZero() && mark.reached(next.last) && !news {
 			mark = next
 			continue
 		}
@@ -79,7 +79,7 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			ag.log.Debug("reading until when the metrics are complete", "error", err)
 			continue
 		}
-		if held.lost || held.epoch != mark.epoch || mark.until.IsZero() || !next.reached(mark.last) {
+		if held.lost || held.epoch != mark.epoch || mark.until.IsZero() || !mark.reached(next.last) {
 			next.epoch = held.epoch
 			mark, claimed = next, watermark{epoch: held.epoch, until: held.until}
 			if held.bare { // from now on it is noticed when something is lost

@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -13,6 +14,52 @@ import (
 )
 
 func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// TestNothingUnreadIsClaimed: while there are always a hundred mentions that were published and not stored, claims are made all the same,
+// and no mention that was published before the time of a claim is still unread then.
+func TestNothingUnreadIsClaimed(t *testing.T) {
+	b, store := startBus(t, 64<<20), openStore(t, enginetest.ClickHouse(t).Addr())
+	if err := store.Migrate(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	ag := New(b, store, enginetest.Log(t), prometheus.NewRegistry())
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	following := make(chan error, 1)
+	go func() { following <- ag.followFreshness(ctx) }()
+	const behind, wanted = 100, 3
+	for range behind {
+		if err := b.Publish(ctx, []bus.Message{mentionOf(1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claims := map[time.Time]bool{}
+	err := b.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(ctx context.Context, _ []bus.Delivery) error {
+		if err := b.Publish(ctx, []bus.Message{mentionOf(1)}); err != nil {
+			return err
+		}
+		claimed, err := store.Freshness(ctx, topology.Mentions.Name)
+		if err != nil {
+			return err
+		}
+		read, err := b.Progress(ctx, topology.AggregateMentions)
+		if err != nil {
+			return err
+		}
+		if claimed.CompleteUntil.After(read.Until) {
+			t.Errorf("claimed until %s, the mention of %s is unread", claimed.CompleteUntil, read.Until)
+			stop()
+		}
+		if claims[claimed.CompleteUntil] = true; len(claims) > wanted { // the first says that there is none
+			stop()
+		}
+		return nil
+	})
+	stop()
+	if err := errors.Join(err, <-following); err != nil && !errors.Is(err, context.Canceled) || len(claims) <= wanted && !t.Failed() {
+		t.Errorf("%d claims: %v", len(claims)-1, err)
+	}
+}
 
 // TestWatermarkKnowsAllThatChangesMetrics: what was published and not stored holds a mark back, whichever way it takes.
 func TestWatermarkKnowsAllThatChangesMetrics(t *testing.T) {

@@ -126,7 +126,7 @@ func withdrawn(m social.Mention) social.Mention {
 }
 
 // TestThreadSettles: whatever refers to what, and however it stands, what is decided once needs no other decision, and
-// what stands then is what follows from the mentions by their own words alone.
+// what stands then is what follows from the mentions by their own words alone; and every decision is above what stood before.
 func TestThreadSettles(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		const events = 6
@@ -149,6 +149,11 @@ func TestThreadSettles(t *testing.T) {
 		thread := threadOf(refers, selves, rows...)
 		want := reached(thread, refers)
 		for _, m := range thread.changes(thread.wanted()) {
+			for _, was := range thread.standing[m.EventKey] {
+				if above := was.Version.Less(m.Version) || m.Retracted && was.Version == m.Version; was.Node == m.Node && !above {
+					rt.Fatalf("%s has version %s, and what it takes the place of %s", inShort([]social.Mention{m}), m.Version, was.Version)
+				}
+			}
 			list := slices.DeleteFunc(thread.standing[m.EventKey], func(was social.Mention) bool { return was.Node == m.Node })
 			thread.standing[m.EventKey] = append(list, m)
 		}

@@ -34,7 +34,7 @@ const secret = "a secret for tests only"
 
 func company(t testing.TB) *nodes.Rules {
 	t.Helper()
-	rules, err := nodes.Load(fstest.MapFS{
+	return rulesOf(t, fstest.MapFS{
 		"company.yaml":           {Data: []byte("company: acme\n")},
 		"divisions/heart.yaml":   {Data: []byte("division: heart\nproducts: [{id: cordia, names: [Cordia]}]\nlisten: products\ntopics: [{id: cost, query: 'price'}]\n")},
 		"divisions/lung.yaml":    {Data: []byte("division: lung\nproducts: [{id: airia, names: [Airia]}]\nlisten: products\n")},
@@ -42,6 +42,11 @@ func company(t testing.TB) *nodes.Rules {
 		"business-units/heart-north.yaml": {Data: []byte(
 			"business_unit: heart-north\ndivision: heart\nterritories: [north]\naccounts: [{source: facebook, id: page}]\n")},
 	})
+}
+
+func rulesOf(t testing.TB, directory fstest.MapFS) *nodes.Rules {
+	t.Helper()
+	rules, err := nodes.Load(directory)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +333,59 @@ func TestFrameWaitsForItsRules(t *testing.T) {
 	}
 	if err := en.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFrameKeepsItsRules: frames of several versions come in any order, also the older ones after newer ones: each is enriched by its
+// own.
+func TestFrameKeepsItsRules(t *testing.T) {
+	b := setup(t)
+	older, newer := b.rules, rulesOf(t, fstest.MapFS{
+		"company.yaml":           {Data: []byte("company: acme\n")},
+		"divisions/heart.yaml":   {Data: []byte("division: heart\nproducts: [{id: airia, names: [Airia]}]\nlisten: products\n")},
+		"divisions/lung.yaml":    {Data: []byte("division: lung\nproducts: [{id: cordia, names: [Cordia]}]\nlisten: products\n")},
+		"territories/north.yaml": {Data: []byte("territory: north\ncountries: [SE]\ntimezone: Europe/Stockholm\n")},
+	})
+	type made struct{ Division, Rules string }
+	want := map[social.Key]made{}
+	keyer, err := pseudonym.New([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, rules := range []*nodes.Rules{older, newer, older, newer, older} {
+		b.rules = rules
+		b.publishRules()
+		id := fmt.Sprint(i)
+		b.publishFrame(fmt.Sprintf(`{"id":%q,"source":"facebook","kind":"post","time":"2026-05-25T14:00:00Z","text":"Cordia","author":{"id":"a","country":"SE"}}`, id) + "\n")
+		division := "heart"
+		if rules == newer {
+			division = "lung"
+		}
+		want[keyer.Key("facebook", id)] = made{division, rules.Version()}
+	}
+	b.enrich()
+	got := map[social.Key]made{}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := b.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(_ context.Context, batch []bus.Delivery) error {
+		for _, d := range batch {
+			mentions, err := wire.DecodeBatch(nil, d.Data)
+			if err != nil {
+				return err
+			}
+			for i := range mentions {
+				got[mentions[i].EventKey] = made{mentions[i].Node.Division, mentions[i].RulesVersion}
+			}
+		}
+		if len(got) == len(want) {
+			stop()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

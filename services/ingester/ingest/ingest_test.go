@@ -602,6 +602,30 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestLastGroupIsStored: what was handed in when the service ends is stored before its request is answered, and nothing is taken
+// after it.
+func TestLastGroupIsStored(t *testing.T) {
+	b := setup(t, "", storage)
+	c := newCommitter(b.bus, enginetest.Log(t), newMetrics(prometheus.NewRegistry()))
+	last := new(submission)
+	last.accept("bluesky", []byte(event("last", time.Now(), "")))
+	g, err := c.join(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.begun // the end comes before anybody knows of the group
+	ended, end := context.WithCancel(t.Context())
+	end()
+	c.run(ended, b.rules.Version)
+	<-g.done
+	if p, err := b.bus.Progress(t.Context(), topology.EnrichRaw); g.err != nil || p.Last != 1 {
+		t.Errorf("answered with %v, %d frames are stored: %v", g.err, p.Last, err)
+	}
+	if err := c.commit(last); !errors.Is(err, errStopping) {
+		t.Errorf("taken after the end: %v", err)
+	}
+}
+
 // go test -run '^$' -bench Serve -benchmem ./services/ingester/ingest
 func BenchmarkServe(b *testing.B) {
 	var body bytes.Buffer
