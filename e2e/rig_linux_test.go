@@ -122,7 +122,7 @@ func (rig *rig) keepMentions() {
 }
 
 // smallStreams is the size of all streams together.
-const smallStreams = 64 << 20
+const smallStreams = 20 << 20
 
 // programsWithSeams builds the services with the tag faults.
 func programsWithSeams(t *testing.T) string {

@@ -75,9 +75,9 @@ func plan(seed uint64, actor, n int, seams []string) (text string, lasts time.Du
 	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	r = rand.New(rand.NewPCG(seed, uint64(actor+1)<<32|uint64(n)))
 	how := []string{"kill", "kill", "kill", "stop"}[r.IntN(4)]
-	var falls []string
-	for i := range planned {
-		falls = append(falls, fmt.Sprintf("%s,%d,%s", order[(n+i*len(order)/planned)%len(order)], 1+r.IntN(1<<r.IntN(3)), how))
+	falls := []string{fmt.Sprintf("%s,%d,%s", order[n%len(order)], 1+r.IntN(3), how)}
+	for range planned - 1 { // should it not come to that
+		falls = append(falls, fmt.Sprintf("%s,%d,%s", order[r.IntN(len(order))], 10+r.IntN(40), how))
 	}
 	return strings.Join(falls, ";"), pauseTime(r)
 }
