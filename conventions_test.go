@@ -172,7 +172,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	symbol := regexp.MustCompile(`^[a-z]+(\.[A-Za-z][A-Za-z0-9]*){1,2}$`)
 	test := regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]\w+$`)
 	file := regexp.MustCompile(`^[\w.-]+(/[\w.-]+)+/?$`)
-	for _, document := range []string{"README.md", "ARCHITECTURE.md", "INVARIANTS.md", "CONTRIBUTING.md"} {
+	for _, document := range []string{"README.md", "ARCHITECTURE.md", "INVARIANTS.md", "CONTRIBUTING.md", "docs/operations.md"} {
 		text, err := os.ReadFile(document)
 		if err != nil {
 			t.Error(err)
@@ -197,6 +197,33 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		if named == 0 {
 			t.Errorf("%s names nothing that can be checked", document)
 		}
+	}
+}
+
+// The metrics that operators are told to watch are ones that somebody shows.
+func TestOperationsNameMetricsThatExist(t *testing.T) {
+	text, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	eachFile(t, func(path string, _ *ast.File) {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			code.Write(source)
+		}
+	})
+	named := regexp.MustCompile(`polyphony_[a-z_]+`).FindAllString(string(text), -1)
+	for _, metric := range named {
+		if !strings.Contains(code.String(), `"`+metric+`"`) {
+			t.Errorf("nobody shows %s", metric)
+		}
+	}
+	if len(named) == 0 {
+		t.Error("no metric is named")
 	}
 }
 

@@ -105,8 +105,8 @@ func around(effects ...string) (seams []string) {
 // TestSchedule: a seed says everything, another says something else, and every kind of harm comes to everybody.
 func TestSchedule(t *testing.T) {
 	programs := []string{"nats", "clickhouse", "ingester", "ingester", "enricher", "enricher", "aggregator", "aggregator"}
-	once := schedule(1, 5*time.Minute, programs)
-	if !slices.Equal(once, schedule(1, 5*time.Minute, programs)) || slices.Equal(once, schedule(2, 5*time.Minute, programs)) {
+	once := schedule(1, thorough, programs)
+	if !slices.Equal(once, schedule(1, thorough, programs)) || slices.Equal(once, schedule(2, thorough, programs)) {
 		t.Error("the schedule does not follow from the seed")
 	}
 	came := map[string]bool{}

@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// crowd is how many senders there are, none of which waits when it is told to.
+	crowd = 8
+	// crowdChunk is what each sends at once, some 200 events.
+	crowdChunk = 64 << 10
+	// mostMemory is what a service may take at most, in MB, whatever is offered.
+	mostMemory = 512
+)
+
+// TestOverload: senders offer more than the system takes for as long as POLYPHONY_TEST_OVERLOAD says, into small streams. They are told
+// to wait, and for how long; memory stays within its bounds; everything that was accepted arrives, once.
+func TestOverload(t *testing.T) {
+	lasts := 15 * time.Second
+	if text := os.Getenv("POLYPHONY_TEST_OVERLOAD"); text != "" {
+		var err error
+		if lasts, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	} else if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	rig := newRig(t, 1)
+	rig.gentle = true
+	rig.start()
+	rig.awaitReady()
+	ctx, stop := context.WithTimeout(t.Context(), lasts)
+	defer stop()
+	var all [crowd][]told
+	var answers answered
+	var sending sync.WaitGroup
+	began := time.Now()
+	for i := range crowd {
+		sending.Go(func() { all[i] = rig.press(ctx, &answers, i) })
+	}
+	sending.Wait()
+	took := time.Since(began)
+	settleAt(t, rig.at["nats"], max(2*time.Minute, 2*lasts))
+	worked := time.Since(began)
+	histories := slices.Concat(all[:]...)
+	t.Logf("offered %d events/s for %v, took %d/s until everything was worked off after %v; %d histories; %s", int(float64(answers.offered)/took.Seconds()),
+		took.Round(time.Second), int(float64(answers.taken)/worked.Seconds()), worked.Round(time.Second), len(histories), &answers)
+	if answers.statuses[http.StatusTooManyRequests] == 0 {
+		t.Error("nobody was told to wait: this shows nothing")
+	}
+	for _, a := range rig.actors {
+		peak := peakMemory(t, a.pid())
+		t.Logf("%s took %d MB at most", a.name, peak)
+		if a.addr != "" && peak > mostMemory {
+			t.Errorf("%s took %d MB, over %d", a.name, peak, mostMemory)
+		}
+	}
+	copyFile := filepath.Join(t.TempDir(), "copy")
+	rig.copied("--file", copyFile)
+	rig.mustShow(histories, copyFile)
+}
+
+// answered counts what senders were answered.
+type answered struct {
+	mu             sync.Mutex
+	offered, taken int // events
+	statuses       map[int]int
+	waits          map[int]int // seconds that senders were told to wait
+}
+
+func (a *answered) String() string {
+	return fmt.Sprintf("answers %v, told to wait for %v s", a.statuses, a.waits)
+}
+
+// press sends histories as fast as they are taken or refused until ctx ends, and gives those that were taken.
+func (rig *rig) press(ctx context.Context, answers *answered, sender int) (all []told) {
+	const atOnce = 40
+	r := rand.New(rand.NewPCG(1, uint64(sender)))
+	client := &http.Client{Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
+	for ctx.Err() == nil {
+		var body bytes.Buffer
+		for range atOnce {
+			h := inventHistory(r, around)
+			told := h.tell(r, fmt.Sprintf("h%d.%d", sender, len(all)), pieces)
+			for _, piece := range told.pieces {
+				body.WriteString(strings.Join(piece, "\n"))
+				body.WriteString("\n")
+			}
+			all = append(all, told)
+		}
+		for part := range chunks(body.String(), crowdChunk) {
+			for !rig.offer(client, answers, rig.of("ingester")[r.IntN(2)], part) {
+				if ctx.Err() != nil { // the crowd has gone, and what is begun is ended
+					time.Sleep(time.Second)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// offer sends once and tells whether it was taken.
+func (rig *rig) offer(client *http.Client, answers *answered, to *actor, lines string) bool {
+	response, err := client.Post("http://"+to.addr+"/v1/events", "application/x-ndjson", strings.NewReader(lines))
+	events := strings.Count(lines, "\n")
+	answers.mu.Lock()
+	defer answers.mu.Unlock()
+	answers.offered += events
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	if answers.statuses == nil {
+		answers.statuses, answers.waits = map[int]int{}, map[int]int{}
+	}
+	answers.statuses[response.StatusCode]++
+	if response.StatusCode == http.StatusAccepted {
+		answers.taken += events
+		return true
+	}
+	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	if err != nil || wait < 1 || wait > 60 {
+		rig.t.Errorf("answered %d with Retry-After %q", response.StatusCode, response.Header.Get("Retry-After"))
+	}
+	answers.waits[wait]++
+	return false
+}
+
+// peakMemory is the most that a process ever took, in MB.
+func peakMemory(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); fields[0] == "VmHWM:" {
+			kb, err := strconv.Atoi(fields[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kb >> 10
+		}
+	}
+	t.Fatalf("process %d has no memory", pid)
+	return 0
+}
