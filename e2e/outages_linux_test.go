@@ -36,13 +36,13 @@ func TestOutages(t *testing.T) {
 	telling.Go(func() { all = rig.tellHistories(ctx, 0, rand.New(rand.NewPCG(1, 1))) })
 
 	nats, clickhouse := rig.of("nats")[0], rig.of("clickhouse")[0]
-	outage := func(what, service, says string, begin, end func()) {
+	outage := func(what, services, says string, begin, end func()) {
 		t.Helper()
 		t.Log(what)
 		begin()
-		rig.mustSay(service, says)
+		rig.mustSay(services, says)
 		time.Sleep(outageTime)
-		rig.mustSay(service, says)
+		rig.mustSay(services, says)
 		end()
 		rig.awaitReady()
 	}
@@ -85,14 +85,13 @@ func TestOutages(t *testing.T) {
 	}
 
 	outage("ClickHouse is away", "aggregator", "connect", end(clickhouse), again(clickhouse))
-	outage("NATS is away: the ingester", "ingester", "nats at ", end(nats), again(nats))
-	outage("NATS is away: the enricher", "enricher", "nats at ", end(nats), again(nats))
+	outage("NATS is away", "ingester enricher aggregator", "nats at ", end(nats), again(nats))
 	outage("ClickHouse has too many parts", "aggregator", "252",
 		sql("ALTER TABLE mentions_store MODIFY SETTING parts_to_throw_insert = 1, max_delay_to_insert = 0"),
 		sql("ALTER TABLE mentions_store RESET SETTING parts_to_throw_insert, max_delay_to_insert"))
 	outage("ClickHouse has no memory for a query", "aggregator", "241", with("<max_memory_usage>1000</max_memory_usage>"), with(""))
 	outage("ClickHouse's disk is full", "aggregator", "space", clickhouseDisk.fill, clickhouseDisk.free)
-	outage("NATS' disk is full", "enricher", "publishing", natsDisk.fill, func() {
+	outage("NATS' disk is full", "ingester", "storing events", natsDisk.fill, func() {
 		natsDisk.free()
 		end(nats)() // it does not write to a file again on which that failed once
 		again(nats)()
@@ -121,8 +120,15 @@ func TestOutages(t *testing.T) {
 // server.
 const outageTime = 12 * time.Second
 
-// mustSay waits until one of a service's processes says on /readyz what it waits for, and that it does in its metrics.
-func (rig *rig) mustSay(service, says string) {
+// mustSay waits until one process of each of the services says on /readyz what it waits for, and that it does in its metrics.
+func (rig *rig) mustSay(services, says string) {
+	rig.t.Helper()
+	for service := range strings.FieldsSeq(services) {
+		rig.mustSayOne(service, says)
+	}
+}
+
+func (rig *rig) mustSayOne(service, says string) {
 	rig.t.Helper()
 	rig.await("a "+service+" to say "+says, func() error {
 		var heard []string

@@ -28,7 +28,8 @@ type Ingester struct {
 	tokens  *Tokens
 	commits *committer
 	budget  budget
-	full    atomic.Int64 // since when the streams refuse, Unix ms, 0 while they do not
+	full    atomic.Int64            // since when the streams refuse, Unix ms, 0 while they do not
+	failed  atomic.Pointer[failure] // why the last request was not stored, nil when it was
 	metrics *metrics
 }
 
@@ -129,8 +130,20 @@ func (in *Ingester) Ready() error {
 	if in.rules.Load() == nil {
 		return errors.New("rules: not published yet")
 	}
+	if last := in.failed.Load(); last != nil && time.Since(last.at) < failureHolds {
+		return fmt.Errorf("storing events: %w", last.why)
+	}
 	return nil
 }
+
+// failure is why a request was not stored, and when.
+type failure struct {
+	why error
+	at  time.Time
+}
+
+// failureHolds is how long a failure speaks: who is asked for nothing meanwhile must not be left out for ever.
+const failureHolds = 15 * time.Second
 
 // Handler serves POST /v1/events.
 func (in *Ingester) Handler() http.Handler {

@@ -107,6 +107,7 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in.full.Store(0)
+	in.failed.Store(nil)
 	in.metrics.count(j)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
@@ -143,6 +144,9 @@ func (in *Ingester) refuseCommit(w http.ResponseWriter, err error) {
 	if errors.Is(err, bus.ErrFull) {
 		in.refuse(w, http.StatusTooManyRequests, "the pipeline is full until its readers catch up: send the same again")
 		return
+	}
+	if !errors.Is(err, errStopping) {
+		in.failed.Store(&failure{err, time.Now()})
 	}
 	in.refuse(w, http.StatusServiceUnavailable, "not stored, or not known to be: send the same again")
 }
