@@ -32,8 +32,9 @@ type rig struct {
 	actors    []*actor
 	began     time.Time
 	log       *os.File
-	done      map[string]int // harm, by kind
-	refused   atomic.Int64   // requests
+	streams   map[string]int64 // sizes of those that are not small
+	done      map[string]int   // harm, by kind
+	refused   atomic.Int64     // requests
 	scheduled []due
 	gentle    bool   // no more plans for processes that start
 	armed     string // a file that has ClickHouse end at its next commit, and goes with that
@@ -73,7 +74,8 @@ func (a *actor) paused() bool {
 // newRig prepares everything, two of each service, and starts nothing.
 func newRig(t *testing.T, seed uint64) *rig {
 	t.Helper()
-	rig := &rig{seed: seed, programs: programsWithSeams(t), nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t)}
+	rig := &rig{seed: seed, programs: programsWithSeams(t), nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t),
+		streams: map[string]int64{"MENTIONS": 8 << 30}}
 	rig.up = &up{t: t, data: t.TempDir(), at: map[string]string{}}
 	if err := os.WriteFile(filepath.Join(rig.data, "author.key"), []byte("an invented secret of the tests"), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,14 +98,14 @@ func (rig *rig) start() {
 			rig.t.Fatal(err)
 		}
 		if i == 0 {
-			rig.keepMentions()
+			rig.makeStreams()
 		}
 	}
 }
 
-// keepMentions makes room for all mentions: the copy of a subscriber is compared in the end. The other streams are small, so
-// that they come to be full and are purged.
-func (rig *rig) keepMentions() {
+// makeStreams makes room for all mentions: the copy of a subscriber is compared in the end. The other streams are small, so
+// that they come to be full and are purged, unless a test sizes them otherwise.
+func (rig *rig) makeStreams() {
 	rig.t.Helper()
 	rig.await("NATS to make a stream", func() error {
 		conn, err := nats.Connect("nats://" + rig.at["nats"])
@@ -115,9 +117,14 @@ func (rig *rig) keepMentions() {
 		if err != nil {
 			return err
 		}
-		_, err = js.CreateStream(rig.t.Context(), jetstream.StreamConfig{Name: "MENTIONS", Subjects: []string{"social.mentions.*.*"},
-			Discard: jetstream.DiscardNew, MaxBytes: 8 << 30, Duplicates: 2 * time.Minute, AllowDirect: true})
-		return err
+		subjects := map[string]string{"MENTIONS": "social.mentions.*.*", "RAW": "social.raw.*", "FACTS": "social.facts.*", "THREADS": "social.threads.*"}
+		for name, size := range rig.streams {
+			if _, err := js.CreateStream(rig.t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subjects[name]},
+				Discard: jetstream.DiscardNew, MaxBytes: size, Duplicates: 2 * time.Minute, AllowDirect: true}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
