@@ -23,6 +23,9 @@ const (
 	tellerPace = 250 * time.Millisecond
 )
 
+// smallRaw is full after some minutes, so that it comes to be purged.
+const smallRaw = 2 << 20
+
 // thorough is how long a run must last for every seam to have its turn.
 const thorough = 20 * time.Minute
 
@@ -44,6 +47,7 @@ func TestFaults(t *testing.T) {
 	}
 	seed := uint64(setting(t, "SEED", 1))
 	rig := newRig(t, seed)
+	rig.streams["RAW"] = smallRaw
 	rig.start()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -54,7 +58,7 @@ func TestFaults(t *testing.T) {
 	}
 	deeds := schedule(seed, lasts, rig.programsOf())
 	t.Logf("seed %d: %d deeds in %v, written down with what came of them in %s, which is kept when the test fails", seed, len(deeds), lasts, rig.log.Name())
-	rig.harm(deeds)
+	rig.harm(deeds, lasts)
 	stop()
 	rig.heal()
 	telling.Wait()
@@ -67,21 +71,22 @@ func TestFaults(t *testing.T) {
 	rig.mustShow(histories, copyFile)
 }
 
-// harm does one thing after the other. Whatever ends is started again.
-func (rig *rig) harm(deeds []deed) {
+// harm does one thing after the other for as long as it is to last. Whatever ends is started again.
+func (rig *rig) harm(deeds []deed, lasts time.Duration) {
 	rig.t.Helper()
 	began := time.Now()
-	for _, d := range deeds {
-		for {
+	tendUntil := func(at time.Duration) {
+		for time.Since(began) < at {
 			rig.tend()
-			wait := time.Until(began.Add(d.at))
-			if wait <= 0 {
-				break
-			}
-			time.Sleep(min(wait, pollStep))
+			time.Sleep(min(at-time.Since(began), pollStep))
 		}
+	}
+	for _, d := range deeds {
+		tendUntil(d.at)
+		rig.tend()
 		rig.do(d)
 	}
+	tendUntil(lasts)
 }
 
 // do does one thing; not to a process that is paused or has ended.

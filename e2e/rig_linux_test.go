@@ -265,7 +265,7 @@ func (rig *rig) service(program string) *actor {
 		cmd := exec.Command(filepath.Join(rig.programs, program))
 		cmd.Dir, cmd.Env = root, append(environment(), settings...)
 		if !rig.gentle && a.starts%8 != 7 { // one of eight is left to chance
-			text, lasts := plan(rig.seed, index, a.starts, seams[program])
+			text, lasts := plan(rig.seed, index, a.starts, seams[program], rig.reached(program, "fired "))
 			cmd.Env, a.stopped = append(cmd.Env, "SEAM_PLAN="+text), lasts
 		}
 		a.starts++
@@ -414,16 +414,16 @@ func (rig *rig) reached(program, what string) map[string]int {
 	return names
 }
 
-// summary counts what was done, and at which seams.
+// summary counts what was done, and at which seams of how many processes that came to them.
 func (rig *rig) summary() string {
 	var b strings.Builder
 	for _, kind := range slices.Sorted(maps.Keys(rig.done)) {
 		fmt.Fprintf(&b, "%6d %s\n", rig.done[kind], kind)
 	}
 	for program, list := range seams {
-		fired := rig.reached(program, "fired ")
+		fired, reached := rig.reached(program, "fired "), rig.reached(program, "reached ")
 		for _, name := range list {
-			fmt.Fprintf(&b, "%6d %s: %s\n", fired[name], program, name)
+			fmt.Fprintf(&b, "%6d of %4d %s: %s\n", fired[name], reached[name], program, name)
 		}
 	}
 	return b.String()

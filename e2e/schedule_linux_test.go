@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -26,11 +27,18 @@ const longPause = 14 * time.Second
 // enginePause is shorter: nothing goes on without an engine.
 const enginePause = 6 * time.Second
 
+// spell is how long harm is done by chance; as long after it services fall at their seams alone, to which few of them come
+// while everything around them falls.
+const spell = 30 * time.Second
+
 // schedule says what is done to processes of these programs in a while: about three deeds a second, of which few take long.
 // Between two harms to an engine there must be time for the services to come to their seams, where most of them end.
 func schedule(seed uint64, lasts time.Duration, programs []string) (deeds []deed) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	for at := time.Duration(0); at < lasts; at += time.Duration(50+r.IntN(600)) * time.Millisecond {
+		if at/spell%2 == 1 {
+			continue
+		}
 		d := deed{at: at, actor: r.IntN(len(programs)), proxy: r.IntN(2), lasts: pauseTime(r)}
 		k := r.IntN(20)
 		switch program := programs[d.actor]; program {
@@ -58,7 +66,7 @@ func schedule(seed uint64, lasts time.Duration, programs []string) (deeds []deed
 }
 
 // planned is at how many seams a process may end, wherever it comes to first.
-const planned = 4
+const planned = 6
 
 func pauseTime(r *rand.Rand) time.Duration {
 	if r.IntN(4) == 0 {
@@ -67,17 +75,22 @@ func pauseTime(r *rand.Rand) time.Duration {
 	return time.Duration(100+r.IntN(3000)) * time.Millisecond
 }
 
-// plan is at which of some seams the nth process of an actor ends, or stops for a while: all seams of its program have their
-// turn, in an order of the actor's own, the rare ones beside others.
-func plan(seed uint64, actor, n int, seams []string) (text string, lasts time.Duration) {
+// plan is at which of some seams the nth process of an actor ends, or stops for a while: soon at those where the fewest fell so
+// far, in an order of the actor's own, and should it come to none of them, later at others.
+func plan(seed uint64, actor, n int, seams []string, fell map[string]int) (text string, lasts time.Duration) {
 	order := slices.Clone(seams)
 	r := rand.New(rand.NewPCG(seed, uint64(actor)+1))
 	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	slices.SortStableFunc(order, func(a, b string) int { return cmp.Compare(fell[a], fell[b]) })
 	r = rand.New(rand.NewPCG(seed, uint64(actor+1)<<32|uint64(n)))
 	how := []string{"kill", "kill", "kill", "stop"}[r.IntN(4)]
-	falls := []string{fmt.Sprintf("%s,%d,%s", order[n%len(order)], 1+r.IntN(3), how)}
-	for range planned - 1 { // should it not come to that
-		falls = append(falls, fmt.Sprintf("%s,%d,%s", order[r.IntN(len(order))], 10+r.IntN(40), how))
+	var falls []string
+	for i, name := range order[:min(planned, len(order))] {
+		count := 1 + r.IntN(2)
+		if i > 0 && fell[name] > fell[order[0]] {
+			count = 10 + r.IntN(40)
+		}
+		falls = append(falls, fmt.Sprintf("%s,%d,%s", name, count, how))
 	}
 	return strings.Join(falls, ";"), pauseTime(r)
 }
@@ -128,14 +141,14 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	for program, list := range seams {
-		turns := map[string]bool{}
+		fell := map[string]int{}
 		for n := range list {
-			text, _ := plan(1, 3, n, list)
+			text, _ := plan(1, 3, n, list, fell)
 			name, _, _ := strings.Cut(text, ",")
-			turns[name] = true
+			fell[name]++
 		}
-		if len(turns) != len(list) {
-			t.Errorf("%d of %d seams of the %s have their turn", len(turns), len(list), program)
+		if len(fell) != len(list) {
+			t.Errorf("%d of %d seams of the %s have their turn", len(fell), len(list), program)
 		}
 	}
 }
