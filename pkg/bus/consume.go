@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -44,6 +46,18 @@ func (d *Delivery) Done(ctx context.Context) {
 	seam.Before(seam.Acknowledge, d.Subject)
 	_ = d.msg.DoubleAck(ctx)
 	seam.After(seam.Acknowledge, d.Subject)
+}
+
+// ownHeaderSize is more than a value of a header takes that we write.
+const ownHeaderSize = 1 << 10
+
+// OwnHeader is d's header without what NATS, or somebody else who may write megabytes, put there.
+func (d *Delivery) OwnHeader() Header {
+	own := maps.Clone(d.Header)
+	maps.DeleteFunc(own, func(name string, values []string) bool {
+		return !strings.HasPrefix(name, "Polyphony-") && name != "Content-Type" || len(values) != 1 || len(values[0]) > ownHeaderSize
+	})
+	return own
 }
 
 // Limit bounds the batches of a handler: as soon as Bytes or Messages have come, or Wait after the first message.

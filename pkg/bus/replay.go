@@ -60,6 +60,62 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	return r, nil
 }
 
+// readWait is how long a message may take that is there: the answers of a busy server, and those that were purged meanwhile.
+const readWait = 5 * time.Second
+
+// Read hands over what a stream holds now on some subjects, stored since a time, one by one and in order. It disturbs nobody
+// else who reads.
+func (b *Bus) Read(ctx context.Context, stream topology.Stream, subjects []string, since time.Time, each func(*Delivery) error) error {
+	config := jetstream.OrderedConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverAllPolicy}
+	if !since.IsZero() {
+		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
+	}
+	consumer, err := b.js.OrderedConsumer(ctx, stream.Name, config)
+	if err != nil {
+		return fmt.Errorf("reading stream %s: %w", stream.Name, err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("reading stream %s: %w", stream.Name, err)
+	}
+	defer messages.Stop()
+	for range consumer.CachedInfo().NumPending {
+		waiting, cancel := context.WithTimeout(ctx, readWait)
+		msg, err := messages.Next(jetstream.NextContext(waiting))
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return nil // the rest was purged meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("reading stream %s: %w", stream.Name, err)
+		}
+		d := delivery(msg)
+		if err := each(&d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ErrGone says that a stream does not hold a message, or no more.
+var ErrGone = errors.New("not in the stream")
+
+// Message reads one message of a stream.
+func (b *Bus) Message(ctx context.Context, stream topology.Stream, sequence uint64) (*Delivery, error) {
+	from, err := b.js.Stream(ctx, stream.Name)
+	if err != nil {
+		return nil, fmt.Errorf("reading stream %s: %w", stream.Name, err)
+	}
+	msg, err := from.GetMsg(ctx, sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, fmt.Errorf("%w: %s %d", ErrGone, stream.Name, sequence)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading message %d of stream %s: %w", sequence, stream.Name, err)
+	}
+	return &Delivery{Message: Message{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}, Stored: msg.Time, Sequence: msg.Sequence}, nil
+}
+
 // absent tells whether a stream, a durable or a bucket is not there (any more).
 func absent(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrConsumerDeleted) ||

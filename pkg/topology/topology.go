@@ -4,6 +4,7 @@ package topology
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,15 @@ func RawSubject(source string) string { return "social.raw." + source }
 
 // RejectSubject is where rejects of a stage are published.
 func RejectSubject(stage, code string) string { return "social.rejects." + stage + "." + code }
+
+// RejectStage is the stage of a reject published there.
+func RejectStage(subject string) string {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < 4 {
+		return "unknown"
+	}
+	return tokens[2]
+}
 
 // MentionSubject is where the mentions of a node are published.
 func MentionSubject(division, territory string) string {

@@ -3,7 +3,6 @@ package warehouse
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
 
@@ -12,20 +11,17 @@ import (
 
 // Edit is the newest edit of an event.
 type Edit struct {
-	Time         time.Time
-	RecordedTime time.Time
-	Version      social.Version // by its content
-	RulesVersion string
-	Sealed       []byte // the event as it came
+	social.Statement
+	Version social.Version // by its content
 }
 
 // NewestEdits reads the newest edit of each event that has one; of two at one time their content decides.
 func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[social.Key]Edit, error) {
 	var (
-		object, statement proto.ColFixedStr16
-		at, recorded      = newTimes(), newTimes()
-		versions          proto.ColUInt128
-		rules, sealed     proto.ColStr
+		object, author, statement proto.ColFixedStr16
+		at, recorded              = newTimes(), newTimes()
+		versions                  proto.ColUInt128
+		source, rules, sealed     proto.ColStr
 	)
 	edits, named := map[social.Key]Edit{}, map[social.Key]social.Key{}
 	var statements []social.Key
@@ -34,14 +30,15 @@ func (w *Warehouse) NewestEdits(ctx context.Context, events []social.Key) (map[s
 			return err
 		}
 		err := s.ask(ctx, `SELECT object_key, max(time) AS at, argMax(statements.version, (time, statements.version)) AS newest, argMax(recorded_time, (time, version)) AS recorded,
-				CAST(argMax(rules_version, (time, version)), 'String') AS rules, argMax(statement_key, (time, version)) AS statement
+				CAST(argMax(source, (time, version)), 'String') AS source, CAST(argMax(rules_version, (time, version)), 'String') AS rules,
+				argMax(object_author_key, (time, version)) AS author, argMax(statement_key, (time, version)) AS statement
 			FROM statements
 			WHERE object_key IN (SELECT key FROM asked) AND kind = 'edit'
 			GROUP BY object_key`, events,
 			proto.Results{{Name: "object_key", Data: &object}, {Name: "at", Data: at}, {Name: "newest", Data: &versions}, {Name: "recorded", Data: recorded},
-				{Name: "rules", Data: &rules}, {Name: "statement", Data: &statement}}, func(i int) {
-				edit := Edit{Time: at.Data[i].Time(proto.PrecisionMilli).UTC(), RecordedTime: recorded.Data[i].Time(proto.PrecisionMilli).UTC(),
-					RulesVersion: rules.Row(i)}
+				{Name: "source", Data: &source}, {Name: "rules", Data: &rules}, {Name: "author", Data: &author}, {Name: "statement", Data: &statement}}, func(i int) {
+				edit := Edit{Statement: social.Statement{Kind: social.Edit, Key: statement[i], Source: source.Row(i), ObjectKey: object[i], ObjectAuthor: author[i],
+					Time: at.Data[i].Time(proto.PrecisionMilli).UTC(), RecordedTime: recorded.Data[i].Time(proto.PrecisionMilli).UTC(), RulesVersion: rules.Row(i)}}
 				edit.Version = publicVersion(version{versions[i].High, versions[i].Low}, edit.Time)
 				edits[object[i]] = edit
 				named[statement[i]] = object[i]

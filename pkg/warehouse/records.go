@@ -154,14 +154,17 @@ func (s *sender) insertOriginals(ctx context.Context, originals []social.Origina
 
 // Reject says what was wrong with an event. Its bytes stay in the stream, at Sequence.
 type Reject struct {
-	Sequence uint64 // of the message in the stream
-	Index    uint32 // within the message
-	Stage    string
-	Code     string
-	Source   string // as far as it is known
-	Detail   string // never a value of the event
-	Time     time.Time
-	Hash     uint64 // of the bytes: the same reject published again is the same row
+	ID           string // of the message and within it: the same reject published again is the same row
+	Sequence     uint64 // of the message in the stream
+	Position     uint32 // within the message, from 1
+	Stage        string
+	Code         string
+	Source       string // as far as it is known
+	Detail       string // never a value of the event
+	RulesVersion string // by which it was judged
+	Origin       string // stream, sequence and line where it was found, with : between them; "" of a request
+	Size         uint32 // bytes
+	Time         time.Time
 }
 
 // InsertRejects stores rejects. Repeats are harmless.
@@ -179,11 +182,11 @@ func (w *Warehouse) InsertRejects(ctx context.Context, rejects []Reject) error {
 
 func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row) error {
 	var (
-		times               = newTimes()
-		stage, code, source = newLow(), newLow(), newLow()
-		detail              proto.ColStr
-		sequence, hash      proto.ColUInt64
-		position            proto.ColUInt32
+		times                      = newTimes()
+		stage, code, source, rules = newLow(), newLow(), newLow(), newLow()
+		id, detail, origin         proto.ColStr
+		sequence                   proto.ColUInt64
+		position, size             proto.ColUInt32
 	)
 	for _, row := range rows {
 		r := &rejects[row.index]
@@ -193,8 +196,11 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		source.Append(r.Source)
 		detail.Append(r.Detail)
 		sequence.Append(r.Sequence)
-		hash.Append(r.Hash)
-		position.Append(r.Index)
+		position.Append(r.Position)
+		id.Append(r.ID)
+		rules.Append(r.RulesVersion)
+		origin.Append(r.Origin)
+		size.Append(r.Size)
 	}
 	return s.insert(ctx, "rejects_store", proto.Input{
 		{Name: "time", Data: times},
@@ -203,8 +209,11 @@ func (s *sender) insertRejects(ctx context.Context, rejects []Reject, rows []row
 		{Name: "source", Data: source},
 		{Name: "detail", Data: &detail},
 		{Name: "sequence", Data: &sequence},
-		{Name: "hash", Data: &hash},
 		{Name: "position", Data: &position},
+		{Name: "id", Data: &id},
+		{Name: "rules_version", Data: rules},
+		{Name: "origin", Data: &origin},
+		{Name: "size", Data: &size},
 	})
 }
 

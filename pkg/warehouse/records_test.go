@@ -146,8 +146,8 @@ func TestRejects(t *testing.T) {
 	w := start(t)
 	var rejects []Reject
 	for i := range 130 { // more months than one INSERT may touch
-		rejects = append(rejects, Reject{Sequence: uint64(i), Index: 1, Stage: "ingest", Code: "invalid_json", Source: "x",
-			Detail: fmt.Sprintf("line %d", i), Hash: uint64(i), Time: time.Now().AddDate(0, 0, -i/2)})
+		rejects = append(rejects, Reject{ID: fmt.Sprintf("m-%d", i), Sequence: uint64(i), Position: 1, Stage: "ingest", Code: "invalid_json", Source: "x",
+			Detail: fmt.Sprintf("line %d", i), RulesVersion: "v1", Origin: "RAW:7:3", Size: uint32(i), Time: time.Now().AddDate(0, 0, -i/2)})
 	}
 	for range 2 {
 		if err := w.InsertRejects(t.Context(), rejects); err != nil {
@@ -158,8 +158,8 @@ func TestRejects(t *testing.T) {
 			rejects[i].Sequence++
 		}
 	}
-	same(t, "rejects", []string{"(130,8385,'ingest')"},
-		query(t, w, "SELECT toString((count(), sum(hash), any(stage))) FROM rejects_store FINAL"))
+	same(t, "rejects", []string{"(130,8385,130,130,'ingest','v1','RAW:7:3')"},
+		query(t, w, "SELECT toString((count(), sum(size), sum(position), uniq(detail), any(stage), any(rules_version), any(origin))) FROM rejects"))
 }
 
 // TestFreshness: of one epoch the latest claim holds, in any order, and none of an epoch before.

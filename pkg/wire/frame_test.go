@@ -82,6 +82,10 @@ func TestRejectRoundTrip(t *testing.T) {
 		for range rapid.IntRange(0, 5).Draw(t, "n") {
 			raw := rapid.SliceOf(rapid.Byte()).Draw(t, "bytes")
 			r := Reject{Code: social.InvalidJSON, Detail: rapid.String().Draw(t, "detail"), RecordedTime: time.UnixMilli(5).UTC(), Bytes: raw}
+			if rapid.Bool().Draw(t, "in a message") {
+				r.Origin = &Origin{Stream: "RAW", Sequence: rapid.Uint64().Draw(t, "sequence"), Line: rapid.IntRange(0, 9).Draw(t, "line"), Subject: "social.raw.x",
+					Header: map[string][]string{"Polyphony-Rules": {"v"}}}
+			}
 			frame = AppendReject(frame, &r)
 			r.Size, r.Kept = len(raw), len(raw)
 			want = append(want, r)

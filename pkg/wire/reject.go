@@ -19,12 +19,22 @@ const MaxRejectBytes = 64 << 10
 // of JSON and then the bytes themselves, so that any bytes whatever come back as they were.
 type Reject struct {
 	Code         social.Code `json:"code"`
-	Detail       string      `json:"detail"`
+	Detail       string      `json:"detail"`           // what is wrong; never a value of the event, as it is stored with fewer guards than the bytes
 	Source       string      `json:"source,omitempty"` // as far as it is known
 	RecordedTime time.Time   `json:"recorded_time"`
-	Size         int         `json:"size"` // of the original
-	Kept         int         `json:"kept"` // bytes that follow
+	Origin       *Origin     `json:"origin,omitempty"` // nil of an event in a request
+	Size         int         `json:"size"`             // of the original
+	Kept         int         `json:"kept"`             // bytes that follow
 	Bytes        []byte      `json:"-"`
+}
+
+// Origin is the message that held a rejected event, so that the event can be put there again.
+type Origin struct {
+	Stream   string              `json:"stream"`
+	Sequence uint64              `json:"sequence,omitempty"` // in the stream, 0 where it is not known any more
+	Line     int                 `json:"line,omitempty"`     // in the message's frame, from 1; 0 when the bytes are the whole message
+	Subject  string              `json:"subject"`
+	Header   map[string][]string `json:"header,omitempty"`
 }
 
 // SourceOf is the source that a refused event names, "" when it names none that is valid. It looks for the field only,

@@ -282,7 +282,7 @@ ORDER BY event_key
 SETTINGS index_granularity = 1024, merge_selector_base = 16, auto_statistics_types = '', merge_with_ttl_timeout = 43200;
 
 -- Events that could not be processed. Their bytes are in the stream REJECTS: the message's sequence number, and the
--- position within the message. One that was published twice is the same by the hash of its bytes.
+-- position within the message. One that was published twice is the same by its id, which follows from nothing in it.
 CREATE TABLE IF NOT EXISTS rejects_store
 (
     time     DateTime64(3, 'UTC'),
@@ -292,11 +292,14 @@ CREATE TABLE IF NOT EXISTS rejects_store
     detail   String,
     sequence UInt64,
     position UInt32,
-    hash     UInt64
+    id       String,
+    rules_version LowCardinality(String),
+    origin   String,
+    size     UInt32
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(time)
-ORDER BY (stage, code, time, hash, position)
+ORDER BY (stage, code, time, id)
 TTL toDateTime(time) + INTERVAL 90 DAY
 SETTINGS auto_statistics_types = '', ttl_only_drop_parts = 1;
 
@@ -378,7 +381,7 @@ SELECT rules_version, recorded_time, document
 FROM rules_store FINAL;
 
 CREATE OR REPLACE VIEW rejects SQL SECURITY INVOKER AS
-SELECT time, stage, code, source, detail, sequence, position
+SELECT time, stage, code, source, detail, rules_version, origin, size, sequence, position
 FROM rejects_store FINAL;
 
 CREATE OR REPLACE VIEW freshness SQL SECURITY INVOKER AS

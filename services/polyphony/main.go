@@ -26,6 +26,7 @@ type commands struct {
 	Generate generateCommand `cmd:"" help:"Make seeded, realistic events for a nodes directory, and the truth about them."`
 	Send     sendCommand     `cmd:"" help:"Post NDJSON files to an ingester. Safe to run twice."`
 	Replay   replayCommand   `cmd:"" help:"Process again what the streams still hold. Always safe."`
+	Rejects  rejectsCommand  `cmd:"" help:"List, show and replay what could not be processed."`
 	Migrate  migrateCommand  `cmd:"" help:"Create or upgrade the ClickHouse schema. Forward only, safe to repeat."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }

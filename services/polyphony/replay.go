@@ -52,7 +52,7 @@ const (
 )
 
 func (r *replayCommand) Run(ctx context.Context, std streams) error {
-	from, err := since(r.From, time.Now())
+	from, err := since("--from", r.From, time.Now())
 	if err != nil {
 		return err
 	}
@@ -96,14 +96,14 @@ func (r *replayCommand) Run(ctx context.Context, std streams) error {
 	return awaitReplay(ctx, b, store, total, epoch.Epoch, began, std)
 }
 
-// since reads a time, or how long ago it was.
-func since(text string, now time.Time) (time.Time, error) {
+// since reads a time, or how long ago it was, of an option.
+func since(option, text string, now time.Time) (time.Time, error) {
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || t.After(now) {
-		return t, &service.UsageError{Err: fmt.Errorf("--from %q: want a time such as 2026-11-23T08:00:00Z, or how long ago such as 36h", text)}
+		return t, &service.UsageError{Err: fmt.Errorf("%s %q: want a time such as 2026-11-23T08:00:00Z, or how long ago such as 36h", option, text)}
 	}
 	return t, nil
 }

@@ -49,11 +49,9 @@ func (s *sendCommand) Run(ctx context.Context, std streams) error {
 	}
 	c := &client{url: base + "/v1/events", http: &http.Client{Timeout: sendTimeout}, std: std}
 	if s.Token != "" {
-		token, err := os.ReadFile(s.Token)
-		if err != nil {
-			return fmt.Errorf("reading the token: %w", err)
+		if c.token, err = readToken(s.Token); err != nil {
+			return err
 		}
-		c.token = string(bytes.TrimSpace(token))
 	}
 	for _, name := range s.Files {
 		if err := c.sendFile(ctx, name); err != nil {
@@ -62,6 +60,15 @@ func (s *sendCommand) Run(ctx context.Context, std streams) error {
 	}
 	fmt.Fprintf(std.out, "accepted %d, rejected %d\n", c.accepted, c.rejected)
 	return nil
+}
+
+// readToken reads a bearer token.
+func readToken(path string) (string, error) {
+	token, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the token: %w", err)
+	}
+	return string(bytes.TrimSpace(token)), nil
 }
 
 // baseURL allows the address alone.
@@ -81,6 +88,7 @@ type client struct {
 	url, token         string
 	http               *http.Client
 	std                streams
+	called             func(line int) string // what is sent is no file: the name of a line
 	accepted, rejected int
 }
 
@@ -219,6 +227,10 @@ func (c *client) count(body []byte, name string, firstLine int) error {
 // reject counts a reject and tells of the first ones.
 func (c *client) reject(name string, line int, code, detail string) {
 	if c.rejected++; c.rejected <= shownRejects {
-		fmt.Fprintf(c.std.err, "%s:%d: %s: %s\n", name, line, code, detail)
+		where := fmt.Sprintf("%s:%d", name, line)
+		if c.called != nil {
+			where = c.called(line)
+		}
+		fmt.Fprintf(c.std.err, "%s: %s: %s\n", where, code, detail)
 	}
 }

@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,20 +65,25 @@ func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *wareho
 	switch {
 	case errors.Is(err, wire.ErrUnroutable), errors.Is(err, bus.ErrTooLarge):
 		r.log.Warn("an edit cannot be applied, the post stays as it was", "event", base.Mention.EventKey, "error", err)
-		return nil, r.reject(ctx, fmt.Sprintf("aggregate-edit-%s-%d", base.Mention.EventKey, edit.Time.UnixMilli()), &wire.Reject{
-			Source: base.Mention.Source, Code: "unroutable_edit", Detail: err.Error(), RecordedTime: edit.RecordedTime, Bytes: edit.Sealed})
+		return nil, r.reject(ctx, fmt.Sprintf("aggregate-edit-%s-%d", base.Mention.EventKey, edit.Time.UnixMilli()), edit.RulesVersion, &wire.Reject{
+			Source: base.Mention.Source, Code: "unroutable_edit", Detail: err.Error(), RecordedTime: edit.RecordedTime,
+			Origin: &wire.Origin{Stream: topology.Threads.Name, Line: 1, Subject: topology.StatementsSubject},
+			Bytes:  bytes.TrimSuffix(wire.AppendStatement(nil, &edit.Statement), []byte{'\n'})})
 	case err != nil:
 		return nil, err
 	}
 	return &becomes, nil
 }
 
-// reject puts on record what can never be processed; under one id it is stored once.
-func (ag *Aggregator) reject(ctx context.Context, id string, r *wire.Reject) error {
+// reject puts on record what can never be processed, by what rules; under one id it is stored once.
+func (ag *Aggregator) reject(ctx context.Context, id, rules string, r *wire.Reject) error {
 	frame := wire.AppendReject(nil, r)
 	return ag.bus.Publish(ctx, []bus.Message{{
 		Subject: topology.RejectSubject("aggregate", string(r.Code)), Data: wire.EncodeOne(frame), ID: id,
-		Header: bus.Header{topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"}},
+		Header: bus.Header{
+			topology.HeaderRules: {rules}, topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
+			topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},
+		},
 	}})
 }
 

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
@@ -142,16 +140,17 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 			f.unreadable(d, err)
 			continue
 		}
-		stage, n := stageOf(d.Subject), uint32(0)
+		stage, n := topology.RejectStage(d.Subject), uint32(0)
 		for r, err := range wire.DecodeRejects(frame) {
 			if err != nil {
 				f.unreadable(d, err)
 				break
 			}
-			rows = append(rows, warehouse.Reject{
-				Sequence: d.Sequence, Index: n, Stage: stage, Code: string(r.Code), Source: r.Source, Detail: r.Detail, Time: r.RecordedTime, Hash: xxhash.Sum64(r.Bytes),
-			})
 			n++
+			rows = append(rows, warehouse.Reject{
+				ID: rejectID(d, n), Sequence: d.Sequence, Position: n, Stage: stage, Code: string(r.Code), Source: r.Source, Detail: r.Detail,
+				RulesVersion: d.Header.Get(topology.HeaderRules), Size: uint32(r.Size), Time: r.RecordedTime, Origin: originOf(&r),
+			})
 		}
 	}
 	if err := f.insist(ctx, "storing rejects", func(ctx context.Context) error { return f.store.InsertRejects(ctx, rows) }); err != nil {
@@ -161,13 +160,21 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 	return nil
 }
 
-// stageOf is the third token of social.rejects.<stage>.<code>.
-func stageOf(subject string) string {
-	tokens := strings.Split(subject, ".")
-	if len(tokens) < 4 {
-		return "unknown"
+// rejectID is of the nth reject of a message, the same however often that is published.
+func rejectID(d *bus.Delivery, n uint32) string {
+	message := d.Header.Get(bus.HeaderMsgID)
+	if message == "" {
+		message = strconv.FormatUint(d.Sequence, 10)
 	}
-	return tokens[2]
+	return fmt.Sprintf("%s-%d", message, n)
+}
+
+// originOf names the place where a rejected event was found, "" for a request.
+func originOf(r *wire.Reject) string {
+	if r.Origin == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", r.Origin.Stream, r.Origin.Sequence, r.Origin.Line)
 }
 
 func decodeFrame(d *bus.Delivery) ([]byte, error) {
@@ -182,8 +189,11 @@ func decodeFrame(d *bus.Delivery) ([]byte, error) {
 func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 	f.unreadable(d, why)
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
-		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d", d.Subject, d.Sequence), &wire.Reject{
-			Code: "invalid_message", Detail: "not written by Polyphony", RecordedTime: d.Stored, Bytes: d.Data})
+		tokens := strings.SplitN(d.Subject, ".", 3)
+		stream := strings.ToUpper(tokens[1])
+		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence), d.Header.Get(topology.HeaderRules), &wire.Reject{
+			Code: "invalid_message", Detail: "nothing that this version of Polyphony writes", RecordedTime: d.Stored, Bytes: d.Data,
+			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Subject: d.Subject, Header: d.OwnHeader()}})
 	})
 }
 

@@ -104,6 +104,7 @@ type worker struct {
 	matchers   map[string]*matcher
 	decoder    wire.EventDecoder
 	lines      []byte
+	line       int // of them, from 1: the one in hand
 	out        outbox
 }
 
@@ -151,7 +152,7 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 		if recorded.IsZero() {
 			recorded = d.Stored
 		}
-		w.out.reject(d, &wire.Reject{Code: "invalid_frame", Detail: err.Error(), Source: sourceOf(d, nil), RecordedTime: recorded, Bytes: d.Data})
+		w.out.reject(d, 0, &wire.Reject{Code: "invalid_frame", Detail: err.Error(), Source: sourceOf(d, nil), RecordedTime: recorded, Bytes: d.Data})
 		return w.relieve(ctx)
 	}
 	m, err := w.matcher(ctx, head.rules)
@@ -166,7 +167,9 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 
 // lineByLine enriches the events of the frame in hand.
 func (w *worker) lineByLine(ctx context.Context, m *matcher, d *bus.Delivery, head head) error {
+	w.line = 0
 	for line := range bytes.Lines(w.lines) {
+		w.line++
 		if err := w.event(ctx, m, d, bytes.TrimSuffix(line, []byte{'\n'}), head.recorded); err != nil {
 			return err
 		}
@@ -182,7 +185,7 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 	if err != nil { // accepted by an ingester of another version
 		var bad *social.Invalid
 		errors.As(err, &bad)
-		w.out.reject(d, &wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: sourceOf(d, line), RecordedTime: recorded, Bytes: line})
+		w.out.reject(d, w.line, &wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: sourceOf(d, line), RecordedTime: recorded, Bytes: line})
 		return w.relieve(ctx)
 	}
 	if e.Kind.IsStatement() {
@@ -268,11 +271,11 @@ type head struct {
 func parseHead(h bus.Header) (head, error) {
 	ms, err := strconv.ParseInt(h.Get(topology.HeaderRecorded), 10, 64)
 	if err != nil {
-		return head{}, fmt.Errorf("%w: header %s: %v", wire.ErrFrame, topology.HeaderRecorded, err)
+		return head{}, fmt.Errorf("%w: header %s is no number", wire.ErrFrame, topology.HeaderRecorded)
 	}
 	size, err := strconv.Atoi(h.Get(topology.HeaderSize))
 	if err != nil {
-		return head{}, fmt.Errorf("%w: header %s: %v", wire.ErrFrame, topology.HeaderSize, err)
+		return head{}, fmt.Errorf("%w: header %s is no number", wire.ErrFrame, topology.HeaderSize)
 	}
 	rules := h.Get(topology.HeaderRules)
 	if rules == "" {

@@ -485,10 +485,11 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 		var condemned []string
 		for _, d := range b.all(topology.AggregateRejects) {
 			for r, err := range wire.DecodeRejects(linesOf(t, d)) {
-				if err != nil || r.Code != "unprocessable" || r.Source != "facebook" || !r.RecordedTime.Equal(recorded) {
+				if err != nil || r.Code != "unprocessable" || r.Source != "facebook" || !r.RecordedTime.Equal(recorded) ||
+					r.Origin == nil || r.Origin.Subject != "social.raw.facebook" || r.Origin.Line != 1 || d.Header.Get(topology.HeaderRules) == "" {
 					t.Errorf("%+v %v", r, err)
 				}
-				condemned = append(condemned, string(r.Bytes))
+				condemned = append(condemned, string(r.Bytes)+"\n")
 			}
 		}
 		slices.Sort(condemned)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/cespare/xxhash/v2"
-
 	"polyphony/pkg/bus"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
@@ -152,17 +150,18 @@ func (o *outbox) message(m bus.Message) {
 	o.size += len(m.Data) + messageBytes
 }
 
-// reject keeps what could not be processed of a delivery. Its id follows from the delivery, so that a repeat of the
-// cycle stores it once.
-func (o *outbox) reject(d *bus.Delivery, r *wire.Reject) {
+// reject keeps what could not be processed of a delivery, all of it or a line. Its id follows from where it stands, so that
+// a repeat of the cycle stores it once.
+func (o *outbox) reject(d *bus.Delivery, line int, r *wire.Reject) {
+	r.Origin = &wire.Origin{Stream: topology.Raw.Name, Sequence: d.Sequence, Line: line, Subject: d.Subject, Header: d.OwnHeader()}
 	frame := wire.AppendReject(nil, r)
 	o.rejected++
 	o.message(bus.Message{
 		Subject: topology.RejectSubject("enrich", string(r.Code)), Data: wire.EncodeOne(frame),
-		ID: fmt.Sprintf("enrich-%d-%x", d.Sequence, xxhash.Sum64(frame)),
+		ID: fmt.Sprintf("enrich-%d-%d-%d", d.Stored.UnixMilli(), d.Sequence, line),
 		Header: bus.Header{
-			topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
-			topology.HeaderSize:     {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},
+			topology.HeaderRules: {d.Header.Get(topology.HeaderRules)}, topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
+			topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},
 		},
 	})
 }

@@ -34,7 +34,7 @@ const routeWait = 3 * time.Second
 func (w *worker) route(ctx context.Context, question []byte) (edited wire.Edited, err error) {
 	edit, err := wire.DecodeEdit(question)
 	if err != nil {
-		return edited, fmt.Errorf("%w: %w", wire.ErrUnroutable, err)
+		return edited, fmt.Errorf("%w: the question is nothing that this version of Polyphony writes", wire.ErrUnroutable)
 	}
 	m, err := w.matcher(ctx, edit.RulesVersion)
 	if err != nil {
@@ -47,7 +47,7 @@ func (w *worker) route(ctx context.Context, question []byte) (edited wire.Edited
 	return w.enrichment.edited(e, m, &edit), nil
 }
 
-// applied is the event as an edit leaves it.
+// applied is the event as an edit leaves it. What is wrong is told without any of it: it ends in a reject's detail.
 func (w *worker) applied(edit *wire.Edit, keepText time.Duration) (*social.Event, error) {
 	line, err := w.keyer.Open(edit.Line)
 	if err != nil {
@@ -63,7 +63,7 @@ func (w *worker) applied(edit *wire.Edit, keepText time.Duration) (*social.Event
 	}
 	e := eventOf(&edit.Base)
 	if err := wire.DecodeIdentity(e, identity); err != nil {
-		return nil, err
+		return nil, errors.New("the original is nothing that this version of Polyphony writes")
 	}
 	if change.Text == "" && keepText > 0 && edit.RecordedTime.Sub(e.Time) > keepText {
 		return nil, errors.New("it leaves the text as it was, and that is no longer kept")

@@ -133,7 +133,7 @@ func (t *trial) insist(ctx context.Context, what string, do func() error) error 
 func (w *worker) apart(ctx context.Context, d *bus.Delivery, head head) error {
 	w.log.Error("the readers of a raw frame die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
 	if bytes.Count(w.lines, []byte{'\n'}) <= 1 {
-		w.out.reject(d, &wire.Reject{Code: "unprocessable", Detail: "its readers die of it", Source: sourceOf(d, w.lines), RecordedTime: head.recorded, Bytes: w.lines})
+		w.out.reject(d, 1, &wire.Reject{Code: "unprocessable", Detail: "its readers die of it", Source: sourceOf(d, w.lines), RecordedTime: head.recorded, Bytes: bytes.TrimSuffix(w.lines, []byte{'\n'})})
 		return nil
 	}
 	n := 0

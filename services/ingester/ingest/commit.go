@@ -33,6 +33,7 @@ const (
 type submission struct {
 	sources batches
 	rejects batches
+	rules   string // version by which rejects are judged
 }
 
 // batch is content for one subject; name is its source or code.
@@ -137,6 +138,7 @@ type group struct {
 // wireReject is a frame's worth of rejects of one code, not yet compressed.
 type wireReject struct {
 	code    string
+	rules   string // version by which they were judged
 	content []byte
 	events  int
 }
@@ -178,7 +180,7 @@ func (c *committer) join(s *submission) (*group, error) {
 		g.bytes += len(b.content)
 	}
 	for _, b := range s.rejects.list {
-		g.rejects = append(g.rejects, wireReject{b.name, append([]byte(nil), b.content...), b.events})
+		g.rejects = append(g.rejects, wireReject{b.name, s.rules, append([]byte(nil), b.content...), b.events})
 		g.bytes += len(b.content)
 	}
 	if g.bytes >= groupBytes {
@@ -267,8 +269,8 @@ func messages(g *group, rules string, recorded time.Time) []bus.Message {
 		out = append(out, bus.Message{
 			Subject: topology.RejectSubject("ingest", r.code), Data: wire.EncodeOne(r.content), ID: rand.Text(),
 			Header: bus.Header{
-				topology.HeaderRecorded: {at},
-				topology.HeaderSize:     {strconv.Itoa(len(r.content))}, topology.HeaderEvents: {strconv.Itoa(r.events)},
+				topology.HeaderRules: {r.rules}, topology.HeaderRecorded: {at},
+				topology.HeaderSize: {strconv.Itoa(len(r.content))}, topology.HeaderEvents: {strconv.Itoa(r.events)},
 			},
 		})
 	}

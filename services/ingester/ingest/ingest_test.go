@@ -428,7 +428,7 @@ func TestRejectsAreBounded(t *testing.T) {
 	for _, line := range []string{"x\n", "{}\n{\"\n"} {
 		body := bytes.Repeat([]byte(line), maxBody/len(line))
 		j := new(judge)
-		j.begin(time.Now(), 72*time.Hour, nil)
+		j.begin(time.Now(), 72*time.Hour, "v", nil)
 		for n, e := range lines.events(body) {
 			j.take(n, e)
 		}
@@ -442,7 +442,7 @@ func TestRejectsAreBounded(t *testing.T) {
 // A reject names the source of its event where that can be read, so that it can be found by it.
 func TestRejectsNameTheirSource(t *testing.T) {
 	j := new(judge)
-	j.begin(time.Now(), 72*time.Hour, nil)
+	j.begin(time.Now(), 72*time.Hour, "v", nil)
 	for n, line := range []string{`{"source":"x","id":5}`, `{"source":"x","kind"`, `{"source":"x","kind":"post"}`, `{"source":"Not A Name"}`, event("1", time.Now().Add(-80*time.Hour), "")} {
 		j.take(n+1, []byte(line))
 	}
@@ -637,7 +637,7 @@ func BenchmarkServe(b *testing.B) {
 	b.SetBytes(int64(body.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		j.begin(time.Now(), 72*time.Hour, nil)
+		j.begin(time.Now(), 72*time.Hour, "v", nil)
 		for line, e := range lines.events(body.Bytes()) {
 			j.take(line, e)
 		}

@@ -80,7 +80,7 @@ func (in *Ingester) serve(w http.ResponseWriter, r *http.Request) {
 
 	j := judges.Get().(*judge)
 	defer keepJudge(j)
-	j.begin(time.Now().UTC(), rules.Company().Lateness, grant)
+	j.begin(time.Now().UTC(), rules.Company().Lateness, rules.Version(), grant)
 	for line, event := range form.events(body) {
 		j.take(line, event)
 		if len(j.sources.list) == maxSources {
@@ -207,8 +207,8 @@ type sharedReject struct {
 	lines       int
 }
 
-func (j *judge) begin(now time.Time, lateness time.Duration, g grant) {
-	j.now, j.lateness, j.grant = now, lateness, g
+func (j *judge) begin(now time.Time, lateness time.Duration, rules string, g grant) {
+	j.now, j.lateness, j.rules, j.grant = now, lateness, rules, g
 	j.accepted, j.refused, j.rows, j.overhead, j.shared = 0, 0, []rejectedRow{}, 0, nil
 	j.submission.reset()
 }
