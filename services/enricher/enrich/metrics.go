@@ -17,16 +17,16 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "polyphony_enricher_" + name + "_total", Help: help})
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 		r.MustRegister(c)
 		return c
 	}
 	m := &metrics{
-		events:    counter("events", "Events read, repeats included."),
-		unmatched: counter("events_unmatched", "Events that concern no node and were dropped."),
-		mentions:  counter("mentions", "Mentions published."),
-		rejected:  counter("rejects", "Frames and events kept as rejects."),
-		frames:    counter("frames", "Raw frames read."),
+		events:    counter("polyphony_enricher_events_total", "Events read, repeats included."),
+		unmatched: counter("polyphony_enricher_events_unmatched_total", "Events that concern no node and were dropped."),
+		mentions:  counter("polyphony_enricher_mentions_total", "Mentions published."),
+		rejected:  counter("polyphony_enricher_rejects_total", "Frames and events kept as rejects."),
+		frames:    counter("polyphony_enricher_frames_total", "Raw frames read."),
 		cycleSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "polyphony_enricher_cycle_seconds", Help: "From a cycle's frames to its last acknowledgement.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}),
