@@ -52,10 +52,10 @@ func TestImportDirection(t *testing.T) {
 		"pkg/bus":       {"pkg/seam", "pkg/topology"},
 		"pkg/warehouse": {"pkg/seam", "pkg/social", "schemas"},
 		"pkg/seam":      {},
-		"pkg/service":   {}, "pkg/embedded": {},
+		"pkg/service":   {}, "pkg/embedded": {}, "pkg/watchdog": {},
 		"services/ingester/ingest":      {"pkg/bus", "pkg/nodes", "pkg/social", "pkg/topology", "pkg/wire"},
-		"services/enricher/enrich":      {"pkg/bus", "pkg/nodes", "pkg/pseudonym", "pkg/social", "pkg/topology", "pkg/wire"},
-		"services/aggregator/aggregate": {"pkg/bus", "pkg/nodes", "pkg/social", "pkg/topology", "pkg/warehouse", "pkg/wire"},
+		"services/enricher/enrich":      {"pkg/bus", "pkg/nodes", "pkg/pseudonym", "pkg/seam", "pkg/social", "pkg/topology", "pkg/watchdog", "pkg/wire"},
+		"services/aggregator/aggregate": {"pkg/bus", "pkg/nodes", "pkg/seam", "pkg/social", "pkg/topology", "pkg/warehouse", "pkg/watchdog", "pkg/wire"},
 		"services/polyphony/generate":   {"pkg/social"},
 	}
 	for path, may := range allowed {

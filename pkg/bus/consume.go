@@ -126,13 +126,7 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		}
 		last = batch[len(batch)-1].count
 		markAgain(batch, consumer.CachedInfo().Config.Metadata[replayedUntil])
-		stop := keepAlive(batch)
-		err = handle(ctx, batch)
-		stop()
-		if err != nil {
-			for _, d := range batch {
-				_ = d.msg.Nak() // the next reader need not wait for it
-			}
+		if err := b.handle(ctx, handle, batch); err != nil {
 			return &handlerError{err}
 		}
 		for _, d := range batch {
@@ -144,6 +138,28 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		}
 		progress()
 	}
+}
+
+// lastWords is how long a dying process may take to say what it leaves behind.
+const lastWords = time.Second
+
+// handle has a batch handled, and given back at once when it was not: the next reader need not wait for it, also when this one
+// dies of it.
+func (b *Bus) handle(ctx context.Context, handle Handler, batch []Delivery) error {
+	handled := false
+	defer keepAlive(batch)()
+	defer func() {
+		if handled {
+			return
+		}
+		for _, d := range batch {
+			_ = d.msg.Nak()
+		}
+		_ = b.conn.FlushTimeout(lastWords)
+	}()
+	err := handle(ctx, batch)
+	handled = err == nil
+	return err
 }
 
 // gather waits for a first message, for as long as a request lasts, then collects until the limit.

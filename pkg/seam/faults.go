@@ -3,8 +3,10 @@
 package seam
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +20,37 @@ func Before(e Effect, on string) { plan().at("before", e, on) }
 
 // After is the other one.
 func After(e Effect, on string) { plan().at("after", e, on) }
+
+// Taste dies of an event that holds a certain word, as SEAM_POISON says: "crash,WORD", "hang,WORD" or "exhaust,WORD", which takes
+// memory until there is none.
+func Taste(event []byte) {
+	if p := poison(); p.word == "" || !bytes.Contains(event, []byte(p.word)) {
+		return
+	}
+	switch poison().how {
+	case "crash":
+		panic("poison")
+	case "hang":
+		for {
+			runtime.Gosched()
+		}
+	case "exhaust":
+		for taken := [][]byte{}; ; {
+			block := make([]byte, 64<<20)
+			for i := 0; i < len(block); i += os.Getpagesize() {
+				block[i] = 1
+			}
+			taken = append(taken, block)
+		}
+	}
+}
+
+type poisonous struct{ how, word string }
+
+var poison = sync.OnceValue(func() (p poisonous) {
+	p.how, p.word, _ = strings.Cut(os.Getenv("SEAM_POISON"), ",")
+	return p
+})
 
 var plan = sync.OnceValue(readPlan)
 

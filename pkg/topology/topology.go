@@ -99,8 +99,8 @@ func Buckets() []Bucket {
 }
 
 const (
-	// TrialsBucket is the key-value bucket of the enricher's suspicions: by a raw frame's sequence, how often it was begun
-	// and not ended. They stay for longer than what restarts a dying process waits.
+	// TrialsBucket is the key-value bucket of suspicions: by where a message stands, how often it was begun and not ended.
+	// They stay for longer than what restarts a dying process waits.
 	TrialsBucket = "polyphony-trials"
 	// MarksBucket is the key-value bucket of what is remembered of streams and tables, so that it is noticed when they are not
 	// what they were: how far each stream was tidied, and until when the metrics were complete.
@@ -110,6 +110,11 @@ const (
 	// RulesCurrent is the key whose value is the version in force.
 	RulesCurrent = "current"
 )
+
+// TrialKey is the key of the trials of a message, or of the nth line of it.
+func TrialKey(stream string, sequence uint64, line int) string {
+	return fmt.Sprintf("%s.%d.%d", stream, sequence, line)
+}
 
 // CompleteMark is the key of the last claim that the metrics are complete.
 const CompleteMark = "complete"

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -296,13 +297,9 @@ type mentionData struct {
 func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
 	var first error
 	bad := 0
-	for line := range bytes.Lines(batch) {
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 || len(line) == 1 && (line[0] == '[' || line[0] == ']') {
-			continue
-		}
+	for event := range BatchEvents(batch) {
 		dst = append(dst, social.Mention{}) // decoded in its place: a mention is large
-		err := decodeMention(bytes.TrimSuffix(line, []byte{','}), &dst[len(dst)-1])
+		err := decodeMention(event, &dst[len(dst)-1])
 		if err == nil {
 			continue
 		}
@@ -316,6 +313,21 @@ func DecodeBatch(dst []social.Mention, batch []byte) ([]social.Mention, error) {
 		return dst, fmt.Errorf("decoding mentions: %d bad lines, the first: %w", bad, first)
 	}
 	return dst, nil
+}
+
+// BatchEvents yields the CloudEvents of a public message, each as it stands on its line.
+func BatchEvents(batch []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.Lines(batch) {
+			line = bytes.TrimRight(line, "\r\n")
+			if len(line) == 0 || len(line) == 1 && (line[0] == '[' || line[0] == ']') {
+				continue
+			}
+			if !yield(bytes.TrimSuffix(line, []byte{','})) {
+				return
+			}
+		}
+	}
 }
 
 // errOtherType marks a CloudEvent that is not a mention.

@@ -17,6 +17,7 @@ import (
 	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
+	"polyphony/pkg/watchdog"
 )
 
 const (
@@ -39,6 +40,8 @@ const (
 	rejectsBytes = 4 << 20
 	// factsWait: nobody waits for originals and statements as they do for metrics.
 	factsWait = 3 * time.Second
+	// longest is how long a message may take to be read, of which the largest is in some ms.
+	longest = 10 * time.Second
 )
 
 // Aggregator is the service.
@@ -51,7 +54,9 @@ type Aggregator struct {
 	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
 	said    string                 // of what is lost, by followFreshness alone
 	saidAt  time.Time
-	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
+	trial   sync.Mutex                // held while a suspect message is handled
+	onTrial atomic.Pointer[bus.Trial] // of that, unless it is excused
+	raw     atomic.Int64              // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.
@@ -85,22 +90,18 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start("storing mentions", func(ctx context.Context) error { // one flow: a second would double the memory for little
-		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Messages: flushMessages, Wait: flushWait}, flush.mentions)
-	})
-	start("storing facts", func(ctx context.Context) error {
-		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateFacts, bus.Limit{Bytes: factsBytes, Messages: factsFrames, Wait: factsWait}, flush.facts)
-	})
-	start("storing threads", func(ctx context.Context) error {
-		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateThreads, bus.Limit{Bytes: threadsBytes, Messages: factsFrames, Wait: flushWait}, flush.threads)
-	})
-	start("storing rejects", func(ctx context.Context) error {
-		flush := &flush{Aggregator: ag}
-		return ag.bus.Consume(ctx, topology.AggregateRejects, bus.Limit{Bytes: rejectsBytes, Messages: factsFrames, Wait: factsWait}, flush.rejects)
-	})
+	store := func(what string, from topology.Consumer, limit bus.Limit, handle func(*flush, context.Context, []bus.Delivery) error) {
+		f := &flush{Aggregator: ag}
+		running.Go(func() { f.hand.Watch(ctx, longest, func() { watchdog.End("reading a message", longest) }) })
+		start("storing "+what, func(ctx context.Context) error {
+			return ag.bus.Consume(ctx, from, limit, f.guarded(func(ctx context.Context, batch []bus.Delivery) error { return handle(f, ctx, batch) }))
+		})
+	}
+	// One flow of each: a second would double the memory for little.
+	store("mentions", topology.AggregateMentions, bus.Limit{Bytes: flushBytes, Messages: flushMessages, Wait: flushWait}, (*flush).mentions)
+	store("facts", topology.AggregateFacts, bus.Limit{Bytes: factsBytes, Messages: factsFrames, Wait: factsWait}, (*flush).facts)
+	store("threads", topology.AggregateThreads, bus.Limit{Bytes: threadsBytes, Messages: factsFrames, Wait: flushWait}, (*flush).threads)
+	store("rejects", topology.AggregateRejects, bus.Limit{Bytes: rejectsBytes, Messages: factsFrames, Wait: factsWait}, (*flush).rejects)
 	start("storing rules", ag.followRules)
 	start("sealing", ag.seal)
 	start("storing freshness", ag.followFreshness)
@@ -152,6 +153,7 @@ func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.C
 		return err
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		ag.waiting.Store(what, err)
+		ag.excuse(ctx)
 		ag.metrics.retries.Inc()
 		ag.log.Warn("trying again", "doing", what, "error", err, "wait", wait)
 	})

@@ -2,16 +2,18 @@ package aggregate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"polyphony/pkg/bus"
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
+	"polyphony/pkg/watchdog"
 	"polyphony/pkg/wire"
 )
 
@@ -22,13 +24,21 @@ type flush struct {
 	again     bool // somebody may have begun with a message of the batch before
 	decoded   []social.Mention
 	originals []social.Original
+	trying    *bus.Trial    // of the message in hand, nil when it is not suspect
+	hand      watchdog.Hand // at work while it decodes
 }
+
+// errKills is why a message is given up that its readers do not survive.
+var errKills = errors.New("its readers die of it")
 
 func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
 	f.decoded = f.decoded[:0]
 	for i := range batch {
+		f.hand.Work()
+		seam.Taste(batch[i].Data)
 		mentions, err := wire.DecodeBatch(f.decoded, batch[i].Data)
+		f.hand.Rest()
 		if f.decoded = mentions; err != nil {
 			if err := f.foreign(ctx, &batch[i], err); err != nil {
 				return err
@@ -57,7 +67,9 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 	}
 	f.originals = f.originals[:0]
 	for i := range batch {
+		f.hand.Work()
 		originals, err := wire.DecodeOriginals(f.originals, batch[i].Data)
+		f.hand.Rest()
 		if f.originals = originals; err != nil {
 			if err := f.foreign(ctx, &batch[i], err); err != nil {
 				return err
@@ -109,7 +121,8 @@ const storedPeriod = 50 * time.Millisecond
 
 // stored waits until the mentions up to a sequence are stored, by whichever aggregator, or there is no such sequence any more:
 // of a stream that was lost nothing comes.
-func (f *flush) stored(ctx context.Context, sequence uint64) error {
+func (f *flush) stored(ctx context.Context, sequence uint64) (fault error) {
+	var back func() error
 	tick := time.NewTicker(storedPeriod)
 	defer tick.Stop()
 	for {
@@ -120,6 +133,10 @@ func (f *flush) stored(ctx context.Context, sequence uint64) error {
 		})
 		if err != nil || progress.Floor >= sequence || progress.Last < sequence {
 			return err
+		}
+		if back == nil {
+			back = f.away(ctx)
+			defer func() { fault = errors.Join(fault, back()) }()
 		}
 		select {
 		case <-ctx.Done():
@@ -189,8 +206,7 @@ func decodeFrame(d *bus.Delivery) ([]byte, error) {
 func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 	f.unreadable(d, why)
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
-		tokens := strings.SplitN(d.Subject, ".", 3)
-		stream := strings.ToUpper(tokens[1])
+		stream := streamOf(d)
 		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence), d.Header.Get(topology.HeaderRules), &wire.Reject{
 			Code: "invalid_message", Detail: "nothing that this version of Polyphony writes", RecordedTime: d.Stored, Bytes: d.Data,
 			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Subject: d.Subject, Header: d.OwnHeader()}})
@@ -198,7 +214,6 @@ func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 }
 
 func (f *flush) unreadable(d *bus.Delivery, why error) {
-	tokens := strings.SplitN(d.Subject, ".", 3)
-	f.metrics.unreadable.WithLabelValues(strings.Join(tokens[:min(len(tokens), 2)], ".")).Inc()
+	f.metrics.unreadable.WithLabelValues(streamOf(d)).Inc()
 	f.log.Error("a message cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", why)
 }

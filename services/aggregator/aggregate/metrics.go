@@ -14,7 +14,7 @@ type metrics struct {
 	flushSeconds *prometheus.HistogramVec
 	sealed       prometheus.Counter
 	retries      prometheus.Counter
-	unreadable   *prometheus.CounterVec // by the subject's beginning
+	unreadable   *prometheus.CounterVec // by stream
 	lost         prometheus.Gauge
 	streamFill   *prometheus.GaugeVec
 }
@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "polyphony_aggregator_retries_total", Help: "Times ClickHouse had to be asked again."}),
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"subject"}),
+			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"stream"}),
 		lost: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "polyphony_aggregator_losses", Help: "What acknowledged data were lost, in streams or in ClickHouse, and not replayed yet; see the log."}),
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"polyphony/pkg/bus"
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
@@ -66,7 +67,9 @@ func (f *flush) hear(ctx context.Context, batch []bus.Delivery) (*hearsay, error
 	var statements []social.Statement
 	for i := range batch {
 		d := &batch[i]
+		f.hand.Work()
 		lines, err := decodeFrame(d)
+		seam.Taste(lines)
 		switch {
 		case err != nil:
 		case d.Subject == topology.ReferencesSubject:
@@ -74,6 +77,7 @@ func (f *flush) hear(ctx context.Context, batch []bus.Delivery) (*hearsay, error
 		default:
 			statements, err = wire.DecodeStatements(statements, lines)
 		}
+		f.hand.Rest()
 		if err != nil {
 			if err := f.foreign(ctx, d, err); err != nil {
 				return nil, err

@@ -20,8 +20,10 @@ import (
 	"polyphony/pkg/bus"
 	"polyphony/pkg/nodes"
 	"polyphony/pkg/pseudonym"
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
+	"polyphony/pkg/watchdog"
 	"polyphony/pkg/wire"
 )
 
@@ -34,6 +36,8 @@ const (
 	cycleFrames = 64
 	// cycleWait is how long the first frame of a cycle waits for others: the price in latency of busy nodes' batches.
 	cycleWait = 20 * time.Millisecond
+	// longest is how long an event may take, of which the largest is done in some ms.
+	longest = 10 * time.Second
 )
 
 // Enricher is the service.
@@ -71,6 +75,7 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	for range workers {
 		running.Go(func() {
 			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
+			running.Go(func() { w.hand.Watch(ctx, longest, func() { watchdog.End("enriching an event", longest) }) })
 			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, w.cycle); err != nil {
 				failed <- fmt.Errorf("enriching: %w", err)
 				stop()
@@ -99,7 +104,8 @@ func (en *Enricher) Ready() error {
 // worker runs one cycle after the other, in its own memory.
 type worker struct {
 	*Enricher
-	trying     *trial // of the frame in hand, nil when it is not suspect
+	hand       watchdog.Hand // at work while it enriches an event
+	trying     *bus.Trial    // of the frame in hand, nil when it is not suspect
 	enrichment *Enrichment
 	matchers   map[string]*matcher
 	decoder    wire.EventDecoder
@@ -118,10 +124,14 @@ type matcher struct {
 	sources    map[string]nodes.SourceRules
 }
 
-// waits lets Ready say what w waits for, until it works again.
-func (w *worker) waits(why error) { w.waiting.Store(w, why) }
-
-func (w *worker) works() { w.waiting.Delete(w) }
+// waits lets Ready say what w waits for, until it works again: then why is nil.
+func (w *worker) waits(why error) {
+	if why == nil {
+		w.waiting.Delete(w)
+		return
+	}
+	w.waiting.Store(w, why)
+}
 
 // cycle is the whole of it: enrich every frame, publish per node, and by returning nil acknowledge the frames.
 func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
@@ -181,6 +191,9 @@ func (w *worker) lineByLine(ctx context.Context, m *matcher, d *bus.Delivery, he
 // is at it, no fact goes before its mention.
 func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []byte, recorded time.Time) error {
 	w.out.events++
+	w.hand.Work()
+	defer w.hand.Rest()
+	seam.Taste(line)
 	e, err := w.decoder.Decode(line)
 	if err != nil { // accepted by an ingester of another version
 		var bad *social.Invalid
@@ -203,6 +216,7 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 		if err := w.relieve(ctx); err != nil {
 			return err
 		}
+		w.hand.Work()
 	}
 	if last != nil {
 		w.out.original(w.enrichment.original(e, last))
@@ -220,14 +234,15 @@ func (w *worker) relieve(ctx context.Context) error {
 	if !w.out.full() {
 		return nil
 	}
+	w.hand.Rest()
 	if w.trying == nil {
 		return w.flush(ctx)
 	}
-	w.trying.pause(ctx)
+	w.trying.Pause(ctx)
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	return w.trying.begin(ctx)
+	return w.trying.Begin(ctx)
 }
 
 // flush publishes what was collected. Mentions first: whoever reads a fact finds the mention that goes with it in its
@@ -249,7 +264,7 @@ func (w *worker) publish(ctx context.Context, messages []bus.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	defer w.works()
+	defer w.waits(nil)
 	return w.bus.PublishPatiently(ctx, messages, func(why error) { w.waits(fmt.Errorf("publishing: %w", why)) })
 }
 

@@ -472,14 +472,14 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 		t.Helper()
 		b := setup(t)
 		b.publishRules()
-		most := suspectAfter
+		most := bus.SuspectAfter
 		for _, frame := range frames {
 			b.publishFrame(frame)
 			if strings.Contains(frame, "Cordia") {
-				most += condemnedAfter * min(2, strings.Count(frame, "\n")) // its event once more where it is not alone
+				most += bus.CondemnedAfter * min(2, strings.Count(frame, "\n")) // its event once more where it is not alone
 			}
 		}
-		if deaths := b.lives(b.enricher(), &Enrichment{}); deaths < condemnedAfter || deaths > most { // without a keyer it dies of whatever concerns a node
+		if deaths := b.lives(b.enricher(), &Enrichment{}); deaths < bus.CondemnedAfter || deaths > most { // without a keyer it dies of whatever concerns a node
 			t.Errorf("%d deaths, want at most %d", deaths, most)
 		}
 		var condemned []string
@@ -542,7 +542,7 @@ func TestStoppedWhileWaiting(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for range suspectAfter + condemnedAfter + 3 {
+	for range bus.SuspectAfter + bus.CondemnedAfter + 3 {
 		en := b.enricher()
 		stopped(func(ctx context.Context) error { return en.Run(ctx, 1) }, en)
 	}

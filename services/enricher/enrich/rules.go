@@ -43,7 +43,7 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 		return m, nil
 	}
 	rules, err := w.rules.get(ctx, version, w.waits)
-	w.works()
+	w.waits(nil)
 	if err != nil {
 		return nil, err
 	}
