@@ -293,13 +293,17 @@ func (rig *rig) programsOf() (programs []string) {
 	return programs
 }
 
+// readyWait is how long services may take to say that they are ready: what waits for room in a stream says so until others have
+// worked off what is in it.
+const readyWait = 5 * time.Minute
+
 func (rig *rig) awaitReady() {
 	rig.t.Helper()
 	for _, a := range rig.actors {
 		if a.addr == "" {
 			continue
 		}
-		rig.await(a.name+" to be ready", func() error {
+		awaitFor(rig.t, readyWait, a.name+" to be ready", func() error {
 			response, err := http.Get("http://" + a.addr + "/readyz")
 			if err != nil {
 				return err
