@@ -146,10 +146,9 @@ const lastWords = time.Second
 // handle has a batch handled, and given back at once when it was not: the next reader need not wait for it, also when this one
 // dies of it.
 func (b *Bus) handle(ctx context.Context, handle Handler, batch []Delivery) error {
-	handled := false
-	defer keepAlive(batch)()
+	handled, stop := false, keepAlive(batch)
 	defer func() {
-		if handled {
+		if stop(); handled {
 			return
 		}
 		for _, d := range batch {
