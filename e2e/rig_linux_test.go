@@ -36,9 +36,10 @@ type rig struct {
 	done      map[string]int   // harm, by kind
 	refused   atomic.Int64     // requests
 	scheduled []due
-	gentle    bool   // no more plans for processes that start
-	armed     string // a file that has ClickHouse end at its next commit, and goes with that
-	committed string // what it is armed with
+	gentle    bool              // no more plans for processes that start
+	poison    map[string]string // by program, what its processes die of
+	armed     string            // a file that has ClickHouse end at its next commit, and goes with that
+	committed string            // what it is armed with
 }
 
 // due is what is to be done later.
@@ -263,10 +264,16 @@ func (rig *rig) service(program string) *actor {
 	var a *actor
 	a = rig.actorOf(fmt.Sprintf("%s %d", program, len(rig.of(program))+1), program, func() *exec.Cmd {
 		cmd := exec.Command(filepath.Join(rig.programs, program))
+		if strings.HasPrefix(rig.poison[program], "exhaust") {
+			cmd = exec.Command("/bin/sh", "-c", fmt.Sprintf("ulimit -v %d; exec %q", scarce, cmd.Path))
+		}
 		cmd.Dir, cmd.Env = root, append(environment(), settings...)
 		if !rig.gentle && a.starts%8 != 7 { // one of eight is left to chance
 			text, lasts := plan(rig.seed, index, a.starts, seams[program], rig.reached(program, "fired "))
 			cmd.Env, a.stopped = append(cmd.Env, "SEAM_PLAN="+text), lasts
+		}
+		if poison := rig.poison[program]; poison != "" {
+			cmd.Env = append(cmd.Env, "SEAM_POISON="+poison)
 		}
 		a.starts++
 		cmd.Stdout, cmd.Stderr = log, log

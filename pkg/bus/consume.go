@@ -140,24 +140,31 @@ func (b *Bus) consume(ctx context.Context, c topology.Consumer, limit Limit, han
 	}
 }
 
-// lastWords is how long a dying process may take to say what it leaves behind.
+// lastWords is how long a dying process may take to say what it leaves behind, and how long it is left alone: what is given back
+// at once would come to other readers in it.
 const lastWords = time.Second
 
-// handle has a batch handled, and given back at once when it was not: the next reader need not wait for it, also when this one
-// dies of it.
+// handle has a batch handled, and given back when it was not: the next reader need not wait for it, also when this one dies of
+// it.
 func (b *Bus) handle(ctx context.Context, handle Handler, batch []Delivery) error {
-	handled, stop := false, keepAlive(batch)
+	survived, stop := false, keepAlive(batch)
 	defer func() {
-		if stop(); handled {
+		stop()
+		if survived {
 			return
 		}
 		for _, d := range batch {
-			_ = d.msg.Nak()
+			_ = d.msg.NakWithDelay(lastWords)
 		}
 		_ = b.conn.FlushTimeout(lastWords)
 	}()
 	err := handle(ctx, batch)
-	handled = err == nil
+	survived = true
+	if err != nil {
+		for _, d := range batch {
+			_ = d.msg.Nak()
+		}
+	}
 	return err
 }
 
