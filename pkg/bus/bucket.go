@@ -16,18 +16,40 @@ var ErrNoKey = errors.New("no such key")
 
 // Get reads a key of a bucket.
 func (b *Bus) Get(ctx context.Context, bucket, key string) ([]byte, error) {
+	value, _, err := b.Written(ctx, bucket, key)
+	return value, err
+}
+
+// Written reads a key of a bucket, and when it was written.
+func (b *Bus) Written(ctx context.Context, bucket, key string) ([]byte, time.Time, error) {
+	kv, err := b.bucket(ctx, bucket)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	entry, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, time.Time{}, fmt.Errorf("%w: %s in %s", ErrNoKey, key, bucket)
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("reading %s of %s: %w", key, bucket, err)
+	}
+	return entry.Value(), entry.Created(), nil
+}
+
+// Keys lists the keys of a bucket that begin so.
+func (b *Bus) Keys(ctx context.Context, bucket, prefix string) (keys []string, err error) {
 	kv, err := b.bucket(ctx, bucket)
 	if err != nil {
 		return nil, err
 	}
-	entry, err := kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, fmt.Errorf("%w: %s in %s", ErrNoKey, key, bucket)
-	}
+	list, err := kv.ListKeysFiltered(ctx, prefix+">")
 	if err != nil {
-		return nil, fmt.Errorf("reading %s of %s: %w", key, bucket, err)
+		return nil, fmt.Errorf("listing %s: %w", bucket, err)
 	}
-	return entry.Value(), nil
+	for key := range list.Keys() {
+		keys = append(keys, key)
+	}
+	return keys, ctx.Err()
 }
 
 // Put writes a key of a bucket.

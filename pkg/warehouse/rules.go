@@ -49,7 +49,7 @@ func (w *Warehouse) PutRules(ctx context.Context, rules Rules) error {
 	return errors.Join(
 		w.putClocks(ctx, generation, rules.Territories, clocks),
 		w.putNodes(ctx, generation, rules),
-		w.putVersion(ctx, generation, rules),
+		w.PutVersion(ctx, rules),
 	)
 }
 
@@ -68,10 +68,29 @@ func (w *Warehouse) putNodes(ctx context.Context, generation uint64, rules Rules
 	})
 }
 
-func (w *Warehouse) putVersion(ctx context.Context, generation uint64, rules Rules) error {
+// PutVersion stores what a version said and since when, and nothing that depends on which is in force.
+func (w *Warehouse) PutVersion(ctx context.Context, rules Rules) error {
 	return w.put(ctx, "rules_store (rules_version, generation, recorded_time, document)", 1, func(int) []any {
-		return []any{rules.Version, generation, rules.RecordedTime, rules.Document}
+		return []any{rules.Version, uint64(rules.RecordedTime.UnixMilli()), rules.RecordedTime, rules.Document}
 	})
+}
+
+// KnownRules tells which versions are stored.
+func (w *Warehouse) KnownRules(ctx context.Context) (map[string]bool, error) {
+	rows, err := w.conn.Query(ctx, "SELECT rules_version FROM rules_store")
+	if err != nil {
+		return nil, fmt.Errorf("reading which rules are known: %w", err)
+	}
+	defer rows.Close()
+	known := map[string]bool{}
+	for rows.Next() {
+		var version string
+		if err := rows.Scan(&version); err != nil {
+			return nil, fmt.Errorf("reading which rules are known: %w", err)
+		}
+		known[version] = true
+	}
+	return known, rows.Err()
 }
 
 // put inserts n small rows.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"polyphony/pkg/nodes"
@@ -51,6 +52,9 @@ func (ag *Aggregator) followRules(ctx context.Context) error {
 		if err := ag.storeRules(ctx, current); err != nil {
 			return err
 		}
+		if err := ag.storeMissed(ctx); err != nil {
+			return err
+		}
 	}
 }
 
@@ -82,6 +86,38 @@ func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
 			return nil
 		}
 		return err
+	})
+}
+
+// storeMissed stores what versions said that were in force only while no aggregator looked: mentions may name them.
+func (ag *Aggregator) storeMissed(ctx context.Context) error {
+	return ag.insist(ctx, "storing rules", func(ctx context.Context) error {
+		known, err := ag.store.KnownRules(ctx)
+		if err != nil {
+			return err
+		}
+		keys, err := ag.bus.Keys(ctx, topology.RulesBucket, topology.RulesKey(""))
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if known[strings.TrimPrefix(key, topology.RulesKey(""))] {
+				continue
+			}
+			archive, since, err := ag.bus.Written(ctx, topology.RulesBucket, key)
+			if err != nil {
+				return err
+			}
+			rules, err := nodes.Open(archive)
+			if err != nil {
+				ag.log.Error("rules cannot be read, somebody else wrote them", "key", key, "error", err)
+				continue
+			}
+			if err := ag.store.PutVersion(ctx, describe(rules, since)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
