@@ -55,6 +55,7 @@ type actor struct {
 	start   func() error
 	pid     func() int
 	exited  func() bool
+	code    func() int // of its exit
 	proxies []*proxy
 	addr    string        // where it answers HTTP, "" for an engine
 	seams   string        // file of the seams that it came to
@@ -182,6 +183,7 @@ func (rig *rig) actorOf(name, program string, command func() *exec.Cmd) *actor {
 	}
 	a.pid = func() int { return p.cmd.Process.Pid }
 	a.exited = func() bool { return p.gone() }
+	a.code = func() int { return p.cmd.ProcessState.ExitCode() }
 	rig.t.Cleanup(func() {
 		if p != nil && !p.gone() {
 			_ = p.cmd.Process.Kill()

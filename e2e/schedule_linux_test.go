@@ -86,7 +86,10 @@ func plan(seed uint64, actor, n int, seams []string, fell map[string]int) (text 
 	how := []string{"kill", "kill", "kill", "stop"}[r.IntN(4)]
 	var falls []string
 	for i, name := range order[:min(planned, len(order))] {
-		count := 1 + r.IntN(2)
+		count := 1
+		if i > 0 {
+			count += r.IntN(2)
+		}
 		if i > 0 && fell[name] > fell[order[0]] {
 			count = 10 + r.IntN(40)
 		}
@@ -102,7 +105,7 @@ var seams = map[string][]string{
 	"enricher": around("publish social.mentions", "publish social.facts", "publish social.threads", "acknowledge social.raw", "purge RAW",
 		"put polyphony-trials", "answer polyphony.route"),
 	"aggregator": around("publish social.mentions", "request polyphony.route",
-		"acknowledge social.mentions", "acknowledge social.facts", "acknowledge social.threads", "acknowledge social.rejects", "purge FACTS", "purge THREADS", "put polyphony-marks",
+		"acknowledge social.mentions", "acknowledge social.facts", "acknowledge social.threads", "acknowledge social.rejects", "purge FACTS", "purge THREADS", "purge REJECTS", "put polyphony-marks", "put polyphony-trials",
 		"insert locations", "insert mentions_store", "insert touches", "insert node_hours", "insert originals", "insert statements", "insert counters",
 		"insert edges", "insert selves", "insert notes", "insert heads", "insert author_heads", "insert gains", "insert rejects_store", "insert rules_store",
 		"insert nodes_store", "insert clocks_store", "insert freshness_store", "insert settled"),

@@ -124,6 +124,7 @@ type service struct {
 	addr   string
 	cmd    *exec.Cmd
 	exited chan struct{}
+	asked  bool // to end, by the test
 }
 
 // startService starts a program with settings. When the test ends it must drain in good order.
@@ -186,7 +187,7 @@ func (s *service) kill() {
 func (s *service) stop() {
 	select {
 	case <-s.exited:
-		if s.cmd.ProcessState.ExitCode() != -1 { // no signal
+		if s.cmd.ProcessState.ExitCode() != -1 && !s.asked { // no signal
 			s.t.Errorf("%s ended by itself: %v", s.name, s.cmd.ProcessState)
 		}
 		return
