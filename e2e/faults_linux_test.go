@@ -36,6 +36,7 @@ const thorough = 20 * time.Minute
 //
 //	make faults DURATION=1h SEED=1
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	lasts := time.Minute
 	if text := os.Getenv("POLYPHONY_TEST_FAULTS"); text != "" {
 		var err error

@@ -20,6 +20,7 @@ import (
 // Each outage lasts longer than every time-out on the way but one: that a server which is silent has lost its connection is
 // noticed after five minutes, see TestFrozenClickHouse.
 func TestOutages(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes two minutes")
 	}

@@ -30,6 +30,7 @@ const (
 // to wait, and for how long; memory stays within its bounds; everything that was accepted arrives, once. When it is to be short, enrichers
 // are held until a sender has been told to wait: how fast the machine is does not decide whether the test shows something.
 func TestOverload(t *testing.T) {
+	t.Parallel()
 	lasts, short := 4*time.Second, true
 	if text := os.Getenv("POLYPHONY_TEST_OVERLOAD"); text != "" {
 		short = false

@@ -19,6 +19,7 @@ const poisonWord = "zzpoison"
 // It crashes them. With POLYPHONY_TEST_POISON=all it also hangs them, and takes all memory, which needs some minutes: a reader
 // that hangs ends itself after ten seconds, and what it had is delivered again after as long.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}

@@ -19,6 +19,7 @@ import (
 // TestRejects: what could not be processed is listed without a word of what people wrote, shown with its bytes, and replayed
 // after a fix, however often, counted once.
 func TestRejects(t *testing.T) {
+	t.Parallel()
 	directory := t.TempDir()
 	if err := os.CopyFS(directory, os.DirFS(filepath.Join(root, "deploy/nodes"))); err != nil {
 		t.Fatal(err)

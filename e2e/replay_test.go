@@ -19,6 +19,7 @@ import (
 // TestReplay: whatever acknowledged data are lost, on the way or in ClickHouse, somebody says so and from when to replay,
 // nothing is claimed to be complete meanwhile, and the replay makes the metrics what they must be.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	events := 20_000
 	if testing.Short() {
 		events = 6_000

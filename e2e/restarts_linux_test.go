@@ -26,6 +26,7 @@ import (
 // are sent. Each ends in time and with exit code 0; nothing is lost; and nothing is repeated, not even in the public stream, where
 // it would be harmless: who is asked to end finishes what it has in hand.
 func TestRollingRestarts(t *testing.T) {
+	t.Parallel()
 	rig := newRig(t, 1)
 	rig.gentle = true
 	rig.streams = map[string]int64{"MENTIONS": 1 << 30, "RAW": 1 << 30, "FACTS": 1 << 30, "THREADS": 1 << 30} // nobody waits for room
@@ -122,6 +123,7 @@ func repeated(t *testing.T, js jetstream.JetStream) (messages int, repeats []str
 
 // TestSignals: the first SIGTERM lets a request in progress end, for a bounded time; a second one ends the process at once.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	server := enginetest.NATS(t)
 	f := func(signals int, atLeast, atMost time.Duration) {
 		t.Helper()

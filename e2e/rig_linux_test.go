@@ -214,13 +214,11 @@ func (rig *rig) clickhouse() *actor {
 		t.Fatalf("building what kills ClickHouse as it commits (a C compiler is needed): %v\n%s", err, out)
 	}
 	rig.armed = filepath.Join(t.TempDir(), "commit")
-	t.Setenv("COMMIT_KILL", rig.armed)
 	a := &actor{name: "clickhouse", program: "clickhouse"}
 	a.start = func() error {
 		_ = os.Remove(rig.armed)
-		t.Setenv("LD_PRELOAD", shim)
-		defer t.Setenv("LD_PRELOAD", "")
 		started, err := embedded.StartClickHouse(context.Background(), embedded.ClickHouseConfig{Dir: filepath.Join(rig.data, "clickhouse"),
+			Env:  []string{"COMMIT_KILL=" + rig.armed, "LD_PRELOAD=" + shim},
 			Addr: rig.at["clickhouse"], HTTPAddr: rig.at["clickhouse-http"], Log: slog.New(slog.NewTextHandler(rig.log, nil))})
 		if err == nil {
 			engine = started

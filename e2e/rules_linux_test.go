@@ -40,6 +40,7 @@ const (
 // ingester stamped on a frame of its event, and is routed by exactly that one; none is lost, none is double in one node, and the
 // table of rules knows what each version said.
 func TestHundredRules(t *testing.T) {
+	t.Parallel()
 	changes := changesEach
 	if testing.Short() {
 		changes = 3

@@ -42,6 +42,7 @@ type ClickHouseConfig struct {
 	Addr     string       // native protocol, loopback HOST:PORT; port 0 takes any free one
 	HTTPAddr string       // HTTP protocol, same host as Addr
 	Bin      string       // a `clickhouse` binary; "" takes the one on PATH, else the library
+	Env      []string     // of the engine, besides that of this process
 	Log      *slog.Logger // waiting for an earlier run, and what the engine has to say
 }
 
@@ -129,7 +130,7 @@ func launch(ctx context.Context, cfg ClickHouseConfig, engine engine, host strin
 		return nil, err
 	}
 	c := newClickHouse(cfg.Dir, addr, httpAddr, cfg.Log)
-	if err := c.spawn(engine, behind, lock); err != nil {
+	if err := c.spawn(engine, behind, cfg.Env, lock); err != nil {
 		return nil, err
 	}
 	err = noteHolder(lock, c.group)
@@ -167,11 +168,12 @@ func portOf(addr string) int {
 
 // spawn starts the child. One thread is set aside for as long as the child lives, because the kernel ends a child with
 // the thread that started it, not with the process.
-func (c *ClickHouse) spawn(engine engine, behind string, lock *os.File) error {
+func (c *ClickHouse) spawn(engine engine, behind string, env []string, lock *os.File) error {
 	cmd, err := childCommand(engine, c.dir, c.addr, behind)
 	if err != nil {
 		return err
 	}
+	cmd.Env = append(cmd.Environ(), env...)
 	stdin, pipe, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("making a pipe: %w", err)

@@ -91,7 +91,7 @@ func TestPortTakenMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := newClickHouse(dir, addr, httpAddr, log)
-			if err := c.spawn(engine, behind, lock); err != nil {
+			if err := c.spawn(engine, behind, nil, lock); err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close(t.Context())
