@@ -173,7 +173,8 @@ func (u *up) settle() {
 	settleAt(u.t, u.at["nats"], time.Minute)
 }
 
-func settleAt(t *testing.T, addr string, atMost time.Duration) {
+// settleAt fails when for so long nothing moves.
+func settleAt(t *testing.T, addr string, still time.Duration) {
 	t.Helper()
 	conn, err := nats.Connect("nats://" + addr)
 	if err != nil {
@@ -184,8 +185,15 @@ func settleAt(t *testing.T, addr string, atMost time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitFor(t, atMost, "all streams to be read", func() error {
-		var busy error
+	last, moved := "", time.Now()
+	awaitFor(t, 15*time.Minute, "all streams to be read", func() (busy error) {
+		defer func() {
+			if now := fmt.Sprint(busy); now != last {
+				last, moved = now, time.Now()
+			} else if time.Since(moved) > still {
+				t.Fatalf("for %v nobody has read anything: %v", still, busy)
+			}
+		}()
 		for _, name := range []string{"RAW", "THREADS", "MENTIONS", "FACTS", "REJECTS"} {
 			stream, err := js.Stream(t.Context(), name)
 			if err != nil {
