@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // pkg is what `go list` says of one of our packages.
@@ -200,11 +202,15 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	}
 }
 
-// The metrics that operators are told to watch are ones that somebody shows.
+// The metrics that operators are told to watch, and those that alarms are made of, are ones that somebody shows.
 func TestOperationsNameMetricsThatExist(t *testing.T) {
-	text, err := os.ReadFile("docs/operations.md")
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, name := range []string{"docs/operations.md", alerts} {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, file...)
 	}
 	var code strings.Builder
 	eachFile(t, func(path string, _ *ast.File) {
@@ -224,6 +230,42 @@ func TestOperationsNameMetricsThatExist(t *testing.T) {
 	}
 	if len(named) == 0 {
 		t.Error("no metric is named")
+	}
+}
+
+const alerts = "deploy/prometheus/alerts.yml"
+
+// Whoever is woken by an alarm finds what it means and what to do.
+func TestAlarmsAreExplained(t *testing.T) {
+	operations, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(alerts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Rules []struct {
+				Alert, Expr string
+				Annotations struct{ Summary, Section string }
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Groups) != 1 || len(file.Groups[0].Rules) == 0 {
+		t.Fatalf("no rules in %s", alerts)
+	}
+	for _, rule := range file.Groups[0].Rules {
+		if rule.Alert == "" || rule.Expr == "" || rule.Annotations.Summary == "" {
+			t.Errorf("%+v is not whole", rule)
+		}
+		if !strings.Contains(string(operations), "\n## "+rule.Annotations.Section+"\n") {
+			t.Errorf("%s: docs/operations.md has no section %q", rule.Alert, rule.Annotations.Section)
+		}
 	}
 }
 

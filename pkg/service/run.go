@@ -60,7 +60,7 @@ func (p *Process) Run(ctx context.Context, addr string, ready func(net.Addr), pa
 	var fault error
 	select {
 	case <-ctx.Done():
-		p.Log.Info("draining")
+		p.Log.Info("draining; a second signal ends at once")
 	case fault = <-failed:
 		p.Log.Error("stopping", "error", fault)
 	}

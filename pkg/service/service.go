@@ -41,6 +41,7 @@ func execute[C any](name, about string, args, environ []string, stdout, stderr i
 		case "-h", "--help", "help":
 			fmt.Fprintf(stdout, "%s %s\n\n%s\n\nConfigured by environment variables alone:\n", name, Version(), about)
 			describe(stdout, &settings)
+			fmt.Fprint(stdout, stopping)
 			return ExitOK
 		case "--version", "version":
 			fmt.Fprintln(stdout, name, Version())
@@ -71,6 +72,11 @@ func execute[C any](name, about string, args, environ []string, stdout, stderr i
 	p.Log.Info("stopped", "service", name)
 	return ExitOK
 }
+
+const stopping = `
+SIGTERM or Ctrl-C: what is in hand is finished within seconds, then exit 0. A second one ends at once. Neither loses
+anything that was acknowledged, nor does kill -9.
+`
 
 // UsageError is a setting or argument that only its giver can mend: exit 2.
 type UsageError struct{ Err error }
