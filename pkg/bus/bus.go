@@ -140,8 +140,14 @@ func (b *Bus) Connect(ctx context.Context) error {
 // connectStep is how often Connect looks.
 const connectStep = 20 * time.Millisecond
 
-// Close ends the connection at once; what was not acknowledged will be delivered again.
-func (b *Bus) Close() { b.conn.Close() }
+// Close ends the connection when the server has heard what was said, as acknowledgements are; a server that is away is not waited
+// for. What was not acknowledged will be delivered again.
+func (b *Bus) Close() {
+	if b.conn.IsConnected() {
+		_ = b.conn.FlushTimeout(lastWords)
+	}
+	b.conn.Close()
+}
 
 // Ready is nil while connected and prepared.
 func (b *Bus) Ready() error {

@@ -111,7 +111,37 @@ func TestErrorLeavesTheBatch(t *testing.T) {
 	b.comeAgain(t, 10)
 }
 
-// What a handler had in hand when it was stopped was not worked on: all of it comes again at once.
+// What a handler has in hand when its reader is stopped it can finish, also with its own messages: nothing comes again.
+func TestStoppedBatchIsFinished(t *testing.T) {
+	b := setup(t, 64<<20)
+	other, err := Open(Config{URL: b.url, Name: "stopped", Storage: 64 << 20}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), raw(10)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	finished := 0
+	if err := other.Consume(ctx, topology.EnrichRaw, limit, func(work context.Context, batch []Delivery) error {
+		stop()
+		finished += len(batch)
+		return other.Publish(work, []Message{{Subject: topology.MentionSubject("x", "y")}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	consumer, err := b.js.Consumer(t.Context(), topology.Raw.Name, topology.EnrichRaw.Durable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info := consumer.CachedInfo(); finished == 0 || info.AckFloor.Stream != uint64(finished) || info.NumAckPending > 0 {
+		t.Errorf("%d are finished, %d acknowledged, %d not", finished, info.AckFloor.Stream, info.NumAckPending)
+	}
+}
+
+// What a handler had in hand when it was stopped, and could not finish for long, was not worked on: all of it comes again at once.
 func TestStoppedBatchComesAgain(t *testing.T) {
 	b := setup(t, 64<<20)
 	if err := b.Publish(t.Context(), raw(10)); err != nil {
@@ -121,6 +151,7 @@ func TestStoppedBatchComesAgain(t *testing.T) {
 	defer stop()
 	if err := b.Consume(ctx, topology.EnrichRaw, limit, func(ctx context.Context, _ []Delivery) error {
 		stop()
+		<-ctx.Done()
 		return ctx.Err()
 	}); err != nil {
 		t.Fatal(err)
@@ -206,7 +237,7 @@ func TestErrorWhileStopping(t *testing.T) {
 			t.Errorf("%v, want %v", err, want)
 		}
 	}
-	f(func(ctx context.Context) error { return fmt.Errorf("waiting: %w", ctx.Err()) }, nil)
+	f(func(ctx context.Context) error { <-ctx.Done(); return fmt.Errorf("waiting: %w", ctx.Err()) }, nil)
 	f(func(context.Context) error { return bug }, bug)
 }
 

@@ -69,7 +69,27 @@ type Limit struct {
 
 // Handler processes one batch. nil acknowledges all of it. An error leaves it unacknowledged and ends Consume: what
 // can only be waited for is waited for inside, for as long as it takes; meanwhile the server is told that work goes on.
+// Its context lasts a little longer than the reader's, so that what is half done is ended and not repeated.
 type Handler func(context.Context, []Delivery) error
+
+// finishTime is how long a handler may go on after its reader was told to stop: a batch takes a fraction of it, unless
+// what it is stored in is away.
+const finishTime = 5 * time.Second
+
+// finishing lasts longer than ctx by finishTime, or until end.
+func finishing(ctx context.Context) (work context.Context, end func()) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(finishTime)
+		defer late.Stop()
+		select {
+		case <-late.C:
+			cancel(context.Cause(ctx))
+		case <-work.Done():
+		}
+	})
+	return work, func() { unhook(); cancel(nil) }
+}
 
 // Consume feeds a durable's messages to handle, batch after batch, until ctx ends (nil) or handle fails, be it while ctx
 // ends. Nothing is fetched ahead: what a reader holds is one batch, and a stopped reader leaves nothing waiting behind.
@@ -148,7 +168,9 @@ const lastWords = time.Second
 // it.
 func (b *Bus) handle(ctx context.Context, handle Handler, batch []Delivery) error {
 	survived, stop := false, keepAlive(batch)
+	work, end := finishing(ctx)
 	defer func() {
+		end()
 		stop()
 		if survived {
 			return
@@ -158,7 +180,7 @@ func (b *Bus) handle(ctx context.Context, handle Handler, batch []Delivery) erro
 		}
 		_ = b.conn.FlushTimeout(lastWords)
 	}()
-	err := handle(ctx, batch)
+	err := handle(work, batch)
 	survived = true
 	if err != nil {
 		for _, d := range batch {
