@@ -99,7 +99,7 @@ func (b *Bus) Consume(ctx context.Context, c topology.Consumer, limit Limit, han
 		err := b.consume(ctx, c, limit, handle, pace.Reset)
 		var failed *handlerError
 		switch {
-		case errors.As(err, &failed) && !(ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))):
+		case errors.As(err, &failed) && !(ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))):
 			return failed.error
 		case ctx.Err() != nil:
 			return nil
