@@ -23,60 +23,157 @@ const (
 	pauseTime = 5 * time.Second
 )
 
+// ErrKills is why something is given up that was begun again and again and never ended.
+var ErrKills = errors.New("its readers die of it")
+
 // Suspect says that a message is to be handled under trial: it comes again and again.
 func (d *Delivery) Suspect() bool { return d.Deliveries > SuspectAfter }
 
-// Trial counts how often something was begun and not ended, where a dying process cannot forget it. What is noted goes by
-// itself after a while.
-type Trial struct {
-	bus    *Bus
-	key    string
-	before int         // trials without an end
-	waits  func(error) // told why a note must wait, nil when it need not any more
+// Trials are what a process tries, one at a time: of two under way when it dies, the one that did not kill it would count that too.
+type Trials struct {
+	bus  *Bus
+	turn chan struct{} // holds one while a trial is under way
 }
 
-// Trial reads how something did so far that is known by a key, waiting for as long as that takes.
-func (b *Bus) Trial(ctx context.Context, key string, waits func(error)) (*Trial, error) {
-	t := &Trial{bus: b, key: key, waits: waits}
-	err := t.insist(ctx, "reading", func() error {
-		value, err := b.Get(ctx, topology.TrialsBucket, key)
-		if errors.Is(err, ErrNoKey) {
-			return nil
+// NewTrials is for one process.
+func NewTrials(b *Bus) *Trials { return &Trials{bus: b, turn: make(chan struct{}, 1)} }
+
+// Judge has something done, known by a key, unless that was begun too often and never ended: then it is condemned, and not done.
+// do gets the trial, to pause it while it waits for others. waits is told why a note has to wait, nil when it need not any more.
+// What ends with an error counts as not ended, unless ctx ended: a stop is nobody's fault.
+func (ts *Trials) Judge(ctx context.Context, key string, waits func(error), do func(*Trial) error) (condemned bool, err error) {
+	t := &Trial{Trials: ts, key: key, waits: waits}
+	if err := t.read(ctx); err != nil {
+		return false, err
+	}
+	if t.before >= CondemnedAfter {
+		return true, nil
+	}
+	if err := t.Resume(ctx); err != nil {
+		return false, err
+	}
+	defer t.leave()
+	if err = do(t); err == nil {
+		t.acquit(ctx)
+	} else if ctx.Err() != nil {
+		t.Pause(ctx)
+	}
+	return false, err
+}
+
+// Suspect is a message to be tried, and what can be done with it.
+type Suspect struct {
+	Whole   func(*Trial) error                     // handles all of it
+	Split   func() (lines int)                     // takes it apart
+	Line    func(t *Trial, n int) error            // handles the nth line, from 1
+	Condemn func(ctx context.Context, n int) error // gives up the nth line, or with 0 all that cannot be taken apart
+}
+
+// Try has a message handled; when its readers die of it, line by line, and what they die of is given up. What is noted of that stays
+// until it goes by itself: who comes after a death knows which lines were given up.
+func (ts *Trials) Try(ctx context.Context, stream string, d *Delivery, waits func(error), s Suspect) error {
+	judge := func(part string, do func(*Trial) error) (condemned bool, err error) {
+		return ts.Judge(ctx, topology.TrialKey(stream, d.Sequence, d.Stored, part), waits, do)
+	}
+	condemned, err := judge("whole", s.Whole)
+	if err != nil || !condemned {
+		return err
+	}
+	ts.bus.log.Error("the readers of a message die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
+	lines := 0
+	condemned, err = judge("apart", func(*Trial) error { lines = s.Split(); return nil })
+	if err != nil {
+		return err
+	}
+	if condemned || lines < 2 {
+		return s.Condemn(ctx, 0)
+	}
+	for n := 1; n <= lines; n++ {
+		condemned, err := judge(strconv.Itoa(n), func(t *Trial) error { return s.Line(t, n) })
+		if err == nil && condemned {
+			err = s.Condemn(ctx, n)
 		}
 		if err != nil {
 			return err
 		}
-		t.before, err = strconv.Atoi(string(value))
-		return backoff.Permanent(err)
+	}
+	return nil
+}
+
+// Trial counts how often something was begun and not ended, where a dying process cannot forget it. What is noted goes by
+// itself after a while. A nil Trial is of what nobody suspects: it notes nothing.
+type Trial struct {
+	*Trials
+	key      string
+	waits    func(error)
+	before   int  // trials without an end
+	underWay bool // and noted so
+	excused  bool
+}
+
+func (t *Trial) read(ctx context.Context) error {
+	return t.insist(ctx, "reading", func() error {
+		value, err := t.bus.Get(ctx, topology.TrialsBucket, t.key)
+		if err == nil {
+			t.before, _ = strconv.Atoi(string(value)) // what nobody of ours noted counts nothing
+		}
+		if errors.Is(err, ErrNoKey) {
+			return nil
+		}
+		return err
 	})
-	return t, err
 }
 
-// Condemned says that it was begun and not ended too often.
-func (t *Trial) Condemned() bool { return t.before >= CondemnedAfter }
-
-// Begin notes, before anything is done, that it is begun.
-func (t *Trial) Begin(ctx context.Context) error {
-	return t.insist(ctx, "noting", func() error { return t.note(ctx, t.before+1) })
+// Resume notes, before anything is done, that it is begun, as soon as no other trial is under way.
+func (t *Trial) Resume(ctx context.Context) error {
+	if t == nil || t.underWay || t.excused {
+		return nil
+	}
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.underWay = true
+	if err := t.insist(ctx, "noting", func() error { return t.note(ctx, t.before+1) }); err != nil {
+		t.leave()
+		return err
+	}
+	return nil
 }
 
-// Pause notes that the process lives: what comes now is waiting, and nobody's fault. Nor is it one that ctx ends.
+// Pause notes that the process lives, and lets others have their trial: what comes now is waiting, and nobody's fault.
 func (t *Trial) Pause(ctx context.Context) {
+	if t == nil || !t.underWay {
+		return
+	}
+	defer t.leave()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseTime)
 	defer cancel()
-	_ = t.insist(ctx, "ending", func() error { return t.note(ctx, t.before) })
+	_ = t.insist(ctx, "pausing", func() error { return t.note(ctx, t.before) })
 }
 
-// Acquit ends it: whatever it was before, this time it went well.
-func (t *Trial) Acquit(ctx context.Context) {
-	t.before = 0
+// Excuse is a pause without an end: who had to wait for an engine once is likely to be stopped because of that.
+func (t *Trial) Excuse(ctx context.Context) {
 	t.Pause(ctx)
+	if t != nil {
+		t.excused = true
+	}
 }
 
-// Forget removes what was noted.
-func (t *Trial) Forget(ctx context.Context) {
-	if err := t.bus.Delete(ctx, topology.TrialsBucket, t.key); err != nil && ctx.Err() == nil {
-		t.bus.log.Warn("forgetting a trial", "of", t.key, "error", err)
+// acquit forgets whatever was noted: this time it went well.
+func (t *Trial) acquit(ctx context.Context) {
+	defer t.leave()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseTime)
+	defer cancel()
+	_ = t.insist(ctx, "ending", func() error { return t.bus.Delete(ctx, topology.TrialsBucket, t.key) })
+}
+
+// leave lets others have their trial.
+func (t *Trial) leave() {
+	if t.underWay {
+		t.underWay = false
+		<-t.turn
 	}
 }
 

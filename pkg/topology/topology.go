@@ -3,6 +3,7 @@
 package topology
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -111,10 +112,14 @@ const (
 	RulesCurrent = "current"
 )
 
-// TrialKey is the key of the trials of a message, or of the nth line of it.
-func TrialKey(stream string, sequence uint64, line int) string {
-	return fmt.Sprintf("%s.%d.%d", stream, sequence, line)
+// TrialKey is the key of the trials of a message, or of a part of it. A stream that was made anew has other messages under the same
+// numbers, stored at other times.
+func TrialKey(stream string, sequence uint64, stored time.Time, part string) string {
+	return fmt.Sprintf("%s.%d.%d.%s", stream, sequence, stored.UnixMilli(), part)
 }
+
+// QuestionKey is the key of the trials of a question.
+func QuestionKey(question []byte) string { return fmt.Sprintf("question.%x", sha256.Sum256(question)) }
 
 // CompleteMark is the key of the last claim that the metrics are complete.
 const CompleteMark = "complete"
@@ -133,5 +138,4 @@ const (
 	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms
 	HeaderSize     = "Polyphony-Size"     // decoded bytes
 	HeaderEvents   = "Polyphony-Events"   // lines
-	HeaderSuspect  = "Polyphony-Suspect"  // "1" on a piece of a frame that its readers may have died of
 )

@@ -28,11 +28,12 @@ type Reject struct {
 	Bytes        []byte      `json:"-"`
 }
 
-// Origin is the message that held a rejected event, so that the event can be put there again.
+// Origin is the message that held a rejected event, so that the event can be put there again. Of a line of a frame, which
+// RAW and THREADS hold, the bytes are that line; of any other message they are a message by themselves, with Header.
 type Origin struct {
 	Stream   string              `json:"stream"`
 	Sequence uint64              `json:"sequence,omitempty"` // in the stream, 0 where it is not known any more
-	Line     int                 `json:"line,omitempty"`     // in the message's frame, from 1; 0 when the bytes are the whole message
+	Line     int                 `json:"line,omitempty"`     // which of the message's events it is, from 1; 0 for the whole message
 	Subject  string              `json:"subject"`
 	Header   map[string][]string `json:"header,omitempty"`
 }

@@ -379,7 +379,7 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 		return re.send(ctx, r)
 	}
 	messages := []bus.Message{{Subject: r.Origin.Subject, Header: r.Origin.Header, Data: r.Bytes}}
-	if r.Origin.Line > 0 {
+	if holdsFrames := r.Origin.Stream == topology.Raw.Name || r.Origin.Stream == topology.Threads.Name; holdsFrames && r.Origin.Line > 0 {
 		messages = framed(r)
 	}
 	err := re.bus.PublishPatiently(ctx, messages, func(why error) { fmt.Fprintf(re.std.err, "waiting: %v\n", why) })

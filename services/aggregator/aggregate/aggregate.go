@@ -54,14 +54,13 @@ type Aggregator struct {
 	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
 	said    string                 // of what is lost, by followFreshness alone
 	saidAt  time.Time
-	trial   sync.Mutex                // held while a suspect message is handled
-	onTrial atomic.Pointer[bus.Trial] // of that, unless it is excused
-	raw     atomic.Int64              // retention of raw data by the rules in force, in ns; 0 before the first
+	trials  *bus.Trials
+	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.
 func New(b *bus.Bus, store *warehouse.Warehouse, log *slog.Logger, registry prometheus.Registerer) *Aggregator {
-	ag := &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry)}
+	ag := &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry), trials: bus.NewTrials(b)}
 	ag.waiting.Store(preparing, errors.New("not yet"))
 	return ag
 }
@@ -153,7 +152,6 @@ func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.C
 		return err
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		ag.waiting.Store(what, err)
-		ag.excuse(ctx)
 		ag.metrics.retries.Inc()
 		ag.log.Warn("trying again", "doing", what, "error", err, "wait", wait)
 	})

@@ -57,7 +57,7 @@ func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.K
 func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *warehouse.Self) (*wire.Edited, error) {
 	answer, err := r.bus.Request(ctx, topology.RouteSubject, wire.EncodeEdit(&wire.Edit{
 		RulesVersion: edit.RulesVersion, RecordedTime: edit.RecordedTime, Version: social.EditedVersion(edit.Time, base.Mention.Version, edit.Version),
-		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention}))
+		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention}), r.again)
 	var becomes wire.Edited
 	if err == nil {
 		becomes, err = wire.DecodeEdited(answer)
@@ -78,13 +78,17 @@ func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *wareho
 // reject puts on record what can never be processed, by what rules; under one id it is stored once.
 func (ag *Aggregator) reject(ctx context.Context, id, rules string, r *wire.Reject) error {
 	frame := wire.AppendReject(nil, r)
-	return ag.bus.Publish(ctx, []bus.Message{{
+	err := ag.bus.Publish(ctx, []bus.Message{{
 		Subject: topology.RejectSubject("aggregate", string(r.Code)), Data: wire.EncodeOne(frame), ID: id,
 		Header: bus.Header{
 			topology.HeaderRules: {rules}, topology.HeaderRecorded: {strconv.FormatInt(r.RecordedTime.UnixMilli(), 10)},
 			topology.HeaderSize: {strconv.Itoa(len(frame))}, topology.HeaderEvents: {"1"},
 		},
 	}})
+	if err == nil {
+		ag.metrics.rejected.Inc()
+	}
+	return err
 }
 
 // bases finds the events as they were first written, with what leads back to their authors, and keeps them so: their

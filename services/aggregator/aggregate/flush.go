@@ -2,7 +2,6 @@ package aggregate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -25,11 +24,9 @@ type flush struct {
 	decoded   []social.Mention
 	originals []social.Original
 	trying    *bus.Trial    // of the message in hand, nil when it is not suspect
+	line      int           // of it, when it is taken apart, otherwise 0
 	hand      watchdog.Hand // at work while it decodes
 }
-
-// errKills is why a message is given up that its readers do not survive.
-var errKills = errors.New("its readers die of it")
 
 func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 	start := time.Now()
@@ -121,8 +118,7 @@ const storedPeriod = 50 * time.Millisecond
 
 // stored waits until the mentions up to a sequence are stored, by whichever aggregator, or there is no such sequence any more:
 // of a stream that was lost nothing comes.
-func (f *flush) stored(ctx context.Context, sequence uint64) (fault error) {
-	var back func() error
+func (f *flush) stored(ctx context.Context, sequence uint64) error {
 	tick := time.NewTicker(storedPeriod)
 	defer tick.Stop()
 	for {
@@ -131,13 +127,13 @@ func (f *flush) stored(ctx context.Context, sequence uint64) (fault error) {
 			progress, err = f.bus.Progress(ctx, topology.AggregateMentions)
 			return err
 		})
-		if err != nil || progress.Floor >= sequence || progress.Last < sequence {
+		if err != nil {
 			return err
 		}
-		if back == nil {
-			back = f.away(ctx)
-			defer func() { fault = errors.Join(fault, back()) }()
+		if progress.Floor >= sequence || progress.Last < sequence {
+			return f.trying.Resume(ctx)
 		}
+		f.trying.Pause(ctx) // the mentions may have to be tried as well
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -152,6 +148,7 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 	var rows []warehouse.Reject
 	for i := range batch {
 		d := &batch[i]
+		f.hand.Work()
 		frame, err := decodeFrame(d)
 		if err != nil {
 			f.unreadable(d, err)
@@ -170,6 +167,7 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 			})
 		}
 	}
+	f.hand.Rest()
 	if err := f.insist(ctx, "storing rejects", func(ctx context.Context) error { return f.store.InsertRejects(ctx, rows) }); err != nil {
 		return err
 	}
@@ -207,9 +205,9 @@ func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
 	f.unreadable(d, why)
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
 		stream := streamOf(d)
-		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence), d.Header.Get(topology.HeaderRules), &wire.Reject{
-			Code: "invalid_message", Detail: "nothing that this version of Polyphony writes", RecordedTime: d.Stored, Bytes: d.Data,
-			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Subject: d.Subject, Header: d.OwnHeader()}})
+		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, f.line), d.Header.Get(topology.HeaderRules), &wire.Reject{
+			Code: "invalid_message", Detail: "nothing that this version of Polyphony writes", RecordedTime: d.Stored, Bytes: keptOf(d, f.line),
+			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: f.line, Subject: d.Subject, Header: d.OwnHeader()}})
 	})
 }
 

@@ -35,13 +35,14 @@ type holds struct {
 	bare  bool // at the beginning of an epoch: it does not say where the streams were
 }
 
-// checkClaims reads what is claimed, and says what was lost since.
+// checkClaims reads what is claimed, and says what was lost since. It reads NATS first: a claim that another aggregator makes
+// meanwhile is stored before it is noted.
 func (ag *Aggregator) checkClaims(ctx context.Context, now progress) (holds, error) {
-	stored, err := ag.store.Freshness(ctx, topology.Mentions.Name)
+	noted, err := Noted(ctx, ag.bus)
 	if err != nil {
 		return holds{}, err
 	}
-	noted, err := Noted(ctx, ag.bus)
+	stored, err := ag.store.Freshness(ctx, topology.Mentions.Name)
 	if err != nil {
 		return holds{}, err
 	}

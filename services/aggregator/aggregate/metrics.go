@@ -15,6 +15,7 @@ type metrics struct {
 	sealed       prometheus.Counter
 	retries      prometheus.Counter
 	unreadable   *prometheus.CounterVec // by stream
+	rejected     prometheus.Counter
 	lost         prometheus.Gauge
 	streamFill   *prometheus.GaugeVec
 }
@@ -32,12 +33,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "polyphony_aggregator_retries_total", Help: "Times ClickHouse had to be asked again."}),
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "polyphony_aggregator_unreadable_messages_total", Help: "Messages on our streams that nobody of ours wrote."}, []string{"stream"}),
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "polyphony_aggregator_rejects_total", Help: "Messages, their lines and edits kept as rejects, repeats included."}),
 		lost: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "polyphony_aggregator_losses", Help: "What acknowledged data were lost, in streams or in ClickHouse, and not replayed yet; see the log."}),
 	}
 	m.streamFill = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "polyphony_aggregator_stream_fill_ratio", Help: "How full a stream is: at 1 it refuses."}, []string{"stream"})
-	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable, m.lost, m.streamFill)
+	r.MustRegister(m.rows, m.flushSeconds, m.sealed, m.retries, m.unreadable, m.rejected, m.lost, m.streamFill)
 	return m
 }
 

@@ -28,9 +28,9 @@ type news struct {
 // acknowledged, reads the facts anew, publishes what has to change, stores it, and looks again until nothing has. So of
 // two that resolve at once the one that stored last sees what both did, and what stands in the end follows from the facts
 // alone.
-func (ag *Aggregator) resolve(ctx context.Context, n news) error {
-	return ag.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
-		r := &resolver{Aggregator: ag, again: n.again}
+func (f *flush) resolve(ctx context.Context, n news) error {
+	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
+		r := &resolver{Aggregator: f.Aggregator, again: n.again}
 		n.again = true
 		for part := range slices.Chunk(social.Distinct(slices.Concat(n.events, n.referring)), maxAsked) {
 			if err := r.resolve(ctx, &n, part); err != nil {

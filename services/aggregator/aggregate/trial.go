@@ -10,11 +10,12 @@ import (
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
+	"polyphony/pkg/warehouse"
 	"polyphony/pkg/wire"
 )
 
-// groups is into how many parts those messages of a batch are divided that come again and again. They are handled from the first
-// to the last, and when they come once more from the last to the first: after two deaths what is left is the part that kills.
+// groups is into how many parts those messages of a batch are divided that come again and again; into as many times more when they come
+// once more, until each is alone. They are handled from the first to the last, and the next time from the last to the first.
 const groups = 8
 
 // guarded hands messages to handle so that none that kills its readers holds up the others for ever: who comes again and again is
@@ -35,11 +36,7 @@ func (f *flush) guarded(handle bus.Handler) bus.Handler {
 		if err := f.ended(ctx, handle, fresh); err != nil {
 			return err
 		}
-		parts := slices.Collect(slices.Chunk(suspects, (len(suspects)+groups-1)/groups))
-		if suspects[0].Deliveries%2 == 1 {
-			slices.Reverse(parts)
-		}
-		for _, group := range parts {
+		for _, group := range grouped(suspects) {
 			if len(group) > 1 {
 				if err := f.ended(ctx, handle, group); err != nil {
 					return err
@@ -50,6 +47,23 @@ func (f *flush) guarded(handle bus.Handler) bus.Handler {
 		}
 		return nil
 	}
+}
+
+// grouped divides messages, the finer the more often one of them came.
+func grouped(suspects []bus.Delivery) [][]bus.Delivery {
+	most := uint64(0)
+	for i := range suspects {
+		most = max(most, suspects[i].Deliveries)
+	}
+	parts := groups
+	for n := uint64(bus.SuspectAfter + 1); n < most && parts < len(suspects); n++ {
+		parts *= groups
+	}
+	divided := slices.Collect(slices.Chunk(suspects, (len(suspects)+parts-1)/parts))
+	if most%2 == 1 {
+		slices.Reverse(divided)
+	}
+	return divided
 }
 
 // ended handles messages and acknowledges them at once: whatever dies of those behind does not take them along.
@@ -68,106 +82,68 @@ func (f *flush) ended(ctx context.Context, handle bus.Handler, batch []bus.Deliv
 
 // try handles a message alone, under trial. One that was tried too often is handled line by line.
 func (f *flush) try(ctx context.Context, handle bus.Handler, d *bus.Delivery) error {
-	condemned, err := f.judged(ctx, handle, d, 0)
+	var lines []bus.Delivery
+	under := func(t *bus.Trial, d *bus.Delivery, line int) error {
+		f.trying, f.line = t, line
+		defer func() { f.trying, f.line = nil, 0 }()
+		return handle(ctx, []bus.Delivery{*d})
+	}
+	err := f.trials.Try(ctx, streamOf(d), d, f.waits, bus.Suspect{
+		Whole: func(t *bus.Trial) error { return under(t, d, 0) },
+		Split: func() int {
+			f.hand.Work()
+			defer f.hand.Rest()
+			lines = linesOf(d)
+			return len(lines)
+		},
+		Line: func(t *bus.Trial, n int) error { return under(t, &lines[n-1], n) },
+		Condemn: func(ctx context.Context, n int) error {
+			if n == 0 {
+				return f.condemn(ctx, d, 0)
+			}
+			return f.condemn(ctx, &lines[n-1], n)
+		},
+	})
 	if err != nil {
 		return err
-	}
-	if condemned {
-		if err := f.apart(ctx, handle, d); err != nil {
-			return err
-		}
 	}
 	d.Done(ctx)
 	return nil
 }
 
-// apart handles the lines of a message, each under a trial of its own, and makes rejects of those that kill.
-func (f *flush) apart(ctx context.Context, handle bus.Handler, d *bus.Delivery) error {
-	f.log.Error("the readers of a message die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
-	lines := linesOf(d)
-	if len(lines) < 2 {
-		return f.condemn(ctx, d, 0)
-	}
-	for i := range lines {
-		condemned, err := f.judged(ctx, handle, &lines[i], i+1)
-		if err != nil {
-			return err
+// insist is the aggregator's; who must wait in it is not to blame when the process ends.
+func (f *flush) insist(ctx context.Context, what string, do func(context.Context) error) error {
+	return f.Aggregator.insist(ctx, what, func(ctx context.Context) error {
+		err := do(ctx)
+		if err != nil && warehouse.Retry(err) {
+			f.trying.Excuse(ctx)
 		}
-		if !condemned {
-			continue
-		}
-		if err := f.condemn(ctx, &lines[i], i+1); err != nil {
-			return err
-		}
-	}
-	return nil
+		return err
+	})
 }
 
-// judged handles a message, or the nth line of one, unless it was begun and not ended too often. One in a process is under
-// trial at a time, so that none counts what another killed.
-func (f *flush) judged(ctx context.Context, handle bus.Handler, d *bus.Delivery, line int) (condemned bool, err error) {
-	t, err := f.bus.Trial(ctx, topology.TrialKey(streamOf(d), d.Sequence, line), f.waits)
-	if err != nil || t.Condemned() {
-		return true, err
-	}
-	f.trial.Lock()
-	defer f.trial.Unlock()
-	if err := t.Begin(ctx); err != nil {
-		return false, err
-	}
-	f.onTrial.Store(t)
-	f.trying = t
-	err = handle(ctx, []bus.Delivery{*d})
-	f.trying = nil
-	f.onTrial.Store(nil)
-	if err != nil {
-		if ctx.Err() != nil { // a stop is nobody's fault
-			t.Pause(ctx)
-		}
-		return false, err
-	}
-	t.Acquit(ctx)
-	if line == 0 {
-		t.Forget(ctx)
-	}
-	return false, nil
-}
-
-// excuse has the trial in progress count nothing from now on: whoever must wait for ClickHouse or NATS may be stopped while it waits.
-func (ag *Aggregator) excuse(ctx context.Context) {
-	if t := ag.onTrial.Load(); t != nil {
-		t.Pause(ctx)
-	}
-}
-
-// away lets others have their trial while f waits for what they do, until back.
-func (f *flush) away(ctx context.Context) (back func() error) {
-	t := f.trying
-	if t == nil {
-		return func() error { return nil }
-	}
-	t.Pause(ctx)
-	f.onTrial.Store(nil)
-	f.trial.Unlock()
-	return func() error {
-		f.trial.Lock()
-		f.onTrial.Store(t)
-		return t.Begin(ctx)
-	}
-}
-
-// condemn makes a reject of a message, or of the nth line of one.
+// condemn makes a reject of a message, or of the nth line of one, which is a message by itself.
 func (f *flush) condemn(ctx context.Context, d *bus.Delivery, line int) error {
 	stream := streamOf(d)
 	if stream == topology.Rejects.Name { // its bytes are a reject's
-		f.unreadable(d, errKills)
+		f.unreadable(d, bus.ErrKills)
 		return nil
 	}
 	return f.insist(ctx, "keeping what kills its readers", func(ctx context.Context) error {
 		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, line), d.Header.Get(topology.HeaderRules), &wire.Reject{
-			Code: "unprocessable", Detail: errKills.Error(), RecordedTime: d.Stored, Bytes: d.Data,
-			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Subject: d.Subject, Header: d.OwnHeader()}})
+			Code: "unprocessable", Detail: bus.ErrKills.Error(), RecordedTime: d.Stored, Bytes: keptOf(d, line),
+			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: line, Subject: d.Subject, Header: d.OwnHeader()}})
 	})
+}
+
+// keptOf is what a reject keeps of a message, or of a line of one that is a message by itself: of a frame the line as it was.
+func keptOf(d *bus.Delivery, line int) []byte {
+	if line > 0 && streamOf(d) == topology.Threads.Name {
+		if frame, err := decodeFrame(d); err == nil {
+			return bytes.TrimSuffix(frame, []byte{'\n'})
+		}
+	}
+	return d.Data
 }
 
 // waits lets Ready say what a trial waits for, until it need not: then why is nil.

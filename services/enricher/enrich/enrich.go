@@ -47,13 +47,13 @@ type Enricher struct {
 	keyer   *pseudonym.Keyer
 	rules   ruleBook
 	metrics *metrics
-	trial   sync.Mutex // held while a suspect frame is enriched
-	waiting sync.Map   // by worker: why it waits
+	trials  *bus.Trials
+	waiting sync.Map // by worker: why it waits
 }
 
 // New builds an enricher and starts nothing.
 func New(keyer *pseudonym.Keyer, b *bus.Bus, log *slog.Logger, registry prometheus.Registerer) *Enricher {
-	return &Enricher{bus: b, log: log, keyer: keyer, metrics: newMetrics(registry), rules: ruleBook{bus: b, log: log}}
+	return &Enricher{bus: b, log: log, keyer: keyer, metrics: newMetrics(registry), trials: bus.NewTrials(b), rules: ruleBook{bus: b, log: log}}
 }
 
 // Run enriches with that many workers, sharing one durable, until ctx ends. It returns an error only for a bug.
@@ -66,20 +66,20 @@ func (en *Enricher) Run(ctx context.Context, workers int) error {
 	failed := make(chan error, workers+1)
 	var running sync.WaitGroup
 	running.Go(func() { _ = en.bus.Janitor(ctx, en.rules.keepRaw, en.metrics.fill, topology.EnrichRaw) })
-	running.Go(func() {
-		if err := en.answer(ctx); err != nil {
-			failed <- fmt.Errorf("answering where edits belong: %w", err)
-			stop()
-		}
-	})
-	for range workers {
+	start := func(what string, run func(*worker) error) {
+		w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
+		running.Go(func() { w.hand.Watch(ctx, longest, func() { watchdog.End(what+" an event", longest) }) })
 		running.Go(func() {
-			w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
-			running.Go(func() { w.hand.Watch(ctx, longest, func() { watchdog.End("enriching an event", longest) }) })
-			if err := en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, w.cycle); err != nil {
-				failed <- fmt.Errorf("enriching: %w", err)
+			if err := run(w); err != nil {
+				failed <- fmt.Errorf("%s: %w", what, err)
 				stop()
 			}
+		})
+	}
+	start("routing", func(w *worker) error { return w.answer(ctx) })
+	for range workers {
+		start("enriching", func(w *worker) error {
+			return en.bus.Consume(ctx, topology.EnrichRaw, bus.Limit{Bytes: cycleBytes, Messages: cycleFrames, Wait: cycleWait}, w.cycle)
 		})
 	}
 	running.Wait()
@@ -105,7 +105,7 @@ func (en *Enricher) Ready() error {
 type worker struct {
 	*Enricher
 	hand       watchdog.Hand // at work while it enriches an event
-	trying     *bus.Trial    // of the frame in hand, nil when it is not suspect
+	trying     *bus.Trial    // of what is in hand, nil when it is not suspect
 	enrichment *Enrichment
 	matchers   map[string]*matcher
 	decoder    wire.EventDecoder
@@ -149,13 +149,18 @@ func (w *worker) cycle(ctx context.Context, frames []bus.Delivery) error {
 	return nil
 }
 
-// frame enriches the events of one frame. A frame that cannot be read becomes a reject: another attempt would end
-// the same, and the frames behind it must not wait.
+// frame enriches the events of one frame.
 func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
-	head, err := parseHead(d.Header)
-	if err == nil {
-		w.lines, err = wire.DecodeFrame(w.lines, d.Data, head.size)
+	if d.Suspect() {
+		return w.try(ctx, d)
 	}
+	return w.whole(ctx, d)
+}
+
+// whole enriches a frame, one event after the other. A frame that cannot be read becomes a reject: another attempt would end
+// the same, and the frames behind it must not wait.
+func (w *worker) whole(ctx context.Context, d *bus.Delivery) error {
+	head, err := w.unpack(d)
 	if err != nil {
 		w.log.Error("a raw frame cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", err)
 		recorded := head.recorded
@@ -169,14 +174,6 @@ func (w *worker) frame(ctx context.Context, d *bus.Delivery) error {
 	if err != nil {
 		return err
 	}
-	if suspect(d) {
-		return w.try(ctx, m, d, head)
-	}
-	return w.lineByLine(ctx, m, d, head)
-}
-
-// lineByLine enriches the events of the frame in hand.
-func (w *worker) lineByLine(ctx context.Context, m *matcher, d *bus.Delivery, head head) error {
 	w.line = 0
 	for line := range bytes.Lines(w.lines) {
 		w.line++
@@ -187,13 +184,29 @@ func (w *worker) lineByLine(ctx context.Context, m *matcher, d *bus.Delivery, he
 	return nil
 }
 
+// unpack gives what is stamped on a frame, and its lines to w; none of a frame that cannot be read.
+func (w *worker) unpack(d *bus.Delivery) (head, error) {
+	w.hand.Work()
+	defer w.hand.Rest()
+	w.lines = w.lines[:0]
+	head, err := parseHead(d.Header)
+	if err != nil {
+		return head, err
+	}
+	lines, err := wire.DecodeFrame(w.lines, d.Data, head.size)
+	if err != nil {
+		return head, err
+	}
+	w.lines = lines
+	return head, nil
+}
+
 // event enriches one event into the outbox. Its facts come after its mentions, so that whatever is published while it
 // is at it, no fact goes before its mention.
 func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []byte, recorded time.Time) error {
 	w.out.events++
 	w.hand.Work()
 	defer w.hand.Rest()
-	seam.Taste(line)
 	e, err := w.decoder.Decode(line)
 	if err != nil { // accepted by an ingester of another version
 		var bad *social.Invalid
@@ -208,6 +221,7 @@ func (w *worker) event(ctx context.Context, m *matcher, d *bus.Delivery, line []
 		}
 		return w.relieve(ctx)
 	}
+	seam.Taste(line)
 	matches := m.Match(e)
 	var last *social.Mention
 	for mention := range w.enrichment.Mentions(e, matches, m.version, recorded) {
@@ -235,14 +249,11 @@ func (w *worker) relieve(ctx context.Context) error {
 		return nil
 	}
 	w.hand.Rest()
-	if w.trying == nil {
-		return w.flush(ctx)
-	}
 	w.trying.Pause(ctx)
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	return w.trying.Begin(ctx)
+	return w.trying.Resume(ctx)
 }
 
 // flush publishes what was collected. Mentions first: whoever reads a fact finds the mention that goes with it in its

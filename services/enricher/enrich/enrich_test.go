@@ -468,7 +468,7 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 		return fmt.Sprintf(`{"id":%q,"source":"facebook","kind":"post","time":"2026-05-25T14:00:00Z","text":%q,"author":{"id":"a"}}`+"\n", id, text)
 	}
 	neighbour := func(i int) string { return event(fmt.Sprint("n", i), "nothing of ours") }
-	f := func(frames []string, killers ...string) {
+	f := func(frames []string, line int, killers ...string) {
 		t.Helper()
 		b := setup(t)
 		b.publishRules()
@@ -486,7 +486,7 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 		for _, d := range b.all(topology.AggregateRejects) {
 			for r, err := range wire.DecodeRejects(linesOf(t, d)) {
 				if err != nil || r.Code != "unprocessable" || r.Source != "facebook" || !r.RecordedTime.Equal(recorded) ||
-					r.Origin == nil || r.Origin.Subject != "social.raw.facebook" || r.Origin.Line != 1 || d.Header.Get(topology.HeaderRules) == "" {
+					r.Origin == nil || r.Origin.Subject != "social.raw.facebook" || r.Origin.Line != line || d.Header.Get(topology.HeaderRules) == "" {
 					t.Errorf("%+v %v", r, err)
 				}
 				condemned = append(condemned, string(r.Bytes)+"\n")
@@ -503,8 +503,8 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 		frames = append(frames, neighbour(i))
 	}
 	frames[10], frames[20] = killer, second
-	f(frames, killer, second)
-	f([]string{neighbour(1), neighbour(2) + killer + neighbour(3), neighbour(4)}, killer)
+	f(frames, 1, killer, second)
+	f([]string{neighbour(1), neighbour(2) + killer + neighbour(3), neighbour(4)}, 2, killer)
 }
 
 // Waiting is said at /readyz, and however often a process is stopped while it waits, its frames are not condemned.

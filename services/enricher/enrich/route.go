@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"polyphony/pkg/seam"
 	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/wire"
@@ -13,14 +14,17 @@ import (
 
 // answer tells aggregators where edited events belong, until ctx ends: they know the events, enrichers the rules and
 // the secret.
-func (en *Enricher) answer(ctx context.Context) error {
-	w := &worker{Enricher: en, enrichment: NewEnrichment(en.keyer), matchers: map[string]*matcher{}}
-	return en.bus.Answer(ctx, topology.RouteSubject, func(question []byte) []byte {
+func (w *worker) answer(ctx context.Context) error {
+	return w.bus.Answer(ctx, topology.RouteSubject, func(question []byte, again bool) []byte {
 		ctx, cancel := context.WithTimeout(ctx, routeWait)
 		defer cancel()
-		edited, err := w.route(ctx, question)
+		route := w.route
+		if again {
+			route = w.tryRoute
+		}
+		edited, err := route(ctx, question)
 		answer := wire.EncodeEdited(&edited, err)
-		if limit := en.bus.MaxPayload(); len(answer) > limit {
+		if limit := w.bus.MaxPayload(); len(answer) > limit {
 			answer = wire.EncodeEdited(nil, fmt.Errorf("%w: %d bytes where NATS takes %d", wire.ErrUnroutable, len(answer), limit))
 		}
 		return answer
@@ -40,6 +44,8 @@ func (w *worker) route(ctx context.Context, question []byte) (edited wire.Edited
 	if err != nil {
 		return edited, err
 	}
+	w.hand.Work()
+	defer w.hand.Rest()
 	e, err := w.applied(&edit, m.keepText)
 	if err != nil {
 		return edited, fmt.Errorf("%w: %w", wire.ErrUnroutable, err)
@@ -57,6 +63,7 @@ func (w *worker) applied(edit *wire.Edit, keepText time.Duration) (*social.Event
 	if err != nil {
 		return nil, fmt.Errorf("opening an original: %w", err)
 	}
+	seam.Taste(line)
 	change, err := w.decoder.Decode(line)
 	if err != nil {
 		return nil, fmt.Errorf("decoding an edit: %w", err)

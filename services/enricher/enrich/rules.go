@@ -42,6 +42,8 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	if m, ok := w.matchers[version]; ok {
 		return m, nil
 	}
+	w.hand.Rest()
+	w.trying.Pause(ctx) // what waits for rules is not to blame, nor what they say
 	rules, err := w.rules.get(ctx, version, w.waits)
 	w.waits(nil)
 	if err != nil {
@@ -52,7 +54,7 @@ func (w *worker) matcher(ctx context.Context, version string) (*matcher, error) 
 	}
 	m := newMatcher(rules, version)
 	w.matchers[version] = m
-	return m, nil
+	return m, w.trying.Resume(ctx)
 }
 
 func newMatcher(rules *nodes.Rules, version string) *matcher {

@@ -4,33 +4,45 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
-	"strconv"
+	"slices"
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/wire"
 )
 
-// suspect says that a frame is to be watched: it comes again and again, or is a piece of one that did.
-func suspect(d *bus.Delivery) bool {
-	return d.Suspect() || d.Header.Get(topology.HeaderSuspect) != ""
-}
-
-// try enriches a suspect frame under watch, one in a process at a time, and acknowledges it at once: whatever dies of
-// the next one does not take it along. A frame that was tried too often is taken apart.
-func (w *worker) try(ctx context.Context, m *matcher, d *bus.Delivery, head head) error {
-	w.trial.Lock()
-	defer w.trial.Unlock()
-	t, err := w.bus.Trial(ctx, topology.TrialKey(topology.Raw.Name, d.Sequence, 0), w.waits)
-	if err != nil {
-		return err
+// try enriches a suspect frame under trial, and acknowledges it at once: whatever dies of the next one does not take it along.
+// A frame that was tried too often is enriched line by line; what kills alone becomes a reject.
+func (w *worker) try(ctx context.Context, d *bus.Delivery) error {
+	var head head
+	var m *matcher
+	var lines [][]byte
+	under := func(t *bus.Trial, do func() error) error {
+		w.trying = t
+		defer func() { w.trying = nil }()
+		return do()
 	}
-	if t.Condemned() {
-		err = w.apart(ctx, d, head)
-	} else {
-		err = w.watched(ctx, t, m, d, head)
-	}
+	err := w.trials.Try(ctx, topology.Raw.Name, d, w.waits, bus.Suspect{
+		Whole: func(t *bus.Trial) error { return under(t, func() error { return w.whole(ctx, d) }) },
+		Split: func() int {
+			head, _ = w.unpack(d) // what cannot be unpacked has no lines
+			lines = slices.Collect(bytes.Lines(w.lines))
+			return len(lines)
+		},
+		Line: func(t *bus.Trial, n int) error {
+			return under(t, func() (err error) {
+				if m, err = w.matcher(ctx, head.rules); err != nil {
+					return err
+				}
+				w.line = n
+				return w.event(ctx, m, d, bytes.TrimSuffix(lines[n-1], []byte{'\n'}), head.recorded)
+			})
+		},
+		Condemn: func(ctx context.Context, n int) error {
+			w.condemn(d, n, lines)
+			return w.relieve(ctx)
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -38,48 +50,39 @@ func (w *worker) try(ctx context.Context, m *matcher, d *bus.Delivery, head head
 		return err
 	}
 	d.Done(ctx)
-	t.Forget(ctx)
 	return nil
 }
 
-// watched enriches the frame in hand between two notes, so that it is known when the process does not come to the second.
-func (w *worker) watched(ctx context.Context, t *bus.Trial, m *matcher, d *bus.Delivery, head head) error {
-	if err := t.Begin(ctx); err != nil {
-		return err
+// condemn makes a reject of the nth line of a frame, or with 0 of all of it.
+func (w *worker) condemn(d *bus.Delivery, n int, lines [][]byte) {
+	recorded := d.Stored
+	if head, err := parseHead(d.Header); err == nil {
+		recorded = head.recorded
 	}
-	w.trying = t
-	err := w.lineByLine(ctx, m, d, head)
-	w.trying = nil
-	if err != nil {
-		t.Pause(ctx)
-		return err
+	data := d.Data
+	switch {
+	case n > 0:
+		data = bytes.TrimSuffix(lines[n-1], []byte{'\n'})
+	case len(lines) == 1:
+		n, data = 1, bytes.TrimSuffix(lines[0], []byte{'\n'})
 	}
-	t.Acquit(ctx)
-	return nil
+	w.out.reject(d, n, &wire.Reject{Code: "unprocessable", Detail: bus.ErrKills.Error(), Source: sourceOf(d, nil), RecordedTime: recorded, Bytes: data})
 }
 
-// apart makes a frame of each event of a frame that its readers die of, and a reject of an event that is alone already.
-// It looks at none of them.
-func (w *worker) apart(ctx context.Context, d *bus.Delivery, head head) error {
-	w.log.Error("the readers of a raw frame die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
-	if bytes.Count(w.lines, []byte{'\n'}) <= 1 {
-		w.out.reject(d, 1, &wire.Reject{Code: "unprocessable", Detail: "its readers die of it", Source: sourceOf(d, w.lines), RecordedTime: head.recorded,
-			Bytes: bytes.TrimSuffix(w.lines, []byte{'\n'})})
+// tryRoute routes an edit of which somebody who was asked before may have died. One that was tried too often is never routed.
+func (w *worker) tryRoute(ctx context.Context, question []byte) (edited wire.Edited, err error) {
+	var routing error
+	condemned, err := w.trials.Judge(ctx, topology.QuestionKey(question), w.waits, func(t *bus.Trial) error {
+		w.trying = t
+		defer func() { w.trying = nil }()
+		edited, routing = w.route(ctx, question)
 		return nil
+	})
+	switch {
+	case err != nil:
+		return edited, err
+	case condemned:
+		return edited, fmt.Errorf("%w: %w", wire.ErrUnroutable, bus.ErrKills)
 	}
-	n := 0
-	for line := range bytes.Lines(w.lines) {
-		for frame, info := range wire.EncodeFrame(line) {
-			header := maps.Clone(d.Header)
-			header[topology.HeaderSize], header[topology.HeaderEvents] = []string{strconv.Itoa(info.Size)}, []string{"1"}
-			header[topology.HeaderSuspect] = []string{"1"}
-			delete(header, bus.HeaderMsgID)
-			w.out.message(bus.Message{Subject: d.Subject, Header: header, Data: frame, ID: fmt.Sprintf("apart-%d-%d", d.Sequence, n)})
-			n++
-		}
-		if err := w.relieve(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return edited, routing
 }
