@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -37,13 +36,8 @@ const thorough = 20 * time.Minute
 //	make faults DURATION=1h SEED=1
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	lasts := time.Minute
-	if text := os.Getenv("POLYPHONY_TEST_FAULTS"); text != "" {
-		var err error
-		if lasts, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-	} else if testing.Short() {
+	lasts := settingTime(t, "FAULTS", time.Minute)
+	if testing.Short() {
 		t.Skip("takes more than a minute")
 	}
 	seed := uint64(setting(t, "SEED", 1))

@@ -18,7 +18,9 @@ import (
 // TestOutages: while an engine is away, full, slow or unwilling, the services that need it say so and why on /readyz and in
 // metrics, wait for as long as it takes, and take up where they were; in the end everything is counted as the histories say.
 // Each outage lasts longer than every time-out on the way but one: that a server which is silent has lost its connection is
-// noticed after five minutes, see TestFrozenClickHouse.
+// noticed after five minutes, see TestFrozenClickHouse. How long ClickHouse is away at first POLYPHONY_TEST_OUTAGE says:
+//
+//	POLYPHONY_TEST_OUTAGE=20m go test -count=1 -timeout 1h -v -run TestOutages ./e2e
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -37,12 +39,15 @@ func TestOutages(t *testing.T) {
 	telling.Go(func() { all = rig.tellHistories(ctx, 0, rand.New(rand.NewPCG(1, 1))) })
 
 	nats, clickhouse := rig.of("nats")[0], rig.of("clickhouse")[0]
+	lasts := settingTime(t, "OUTAGE", outageTime)
+	longest := lasts
 	outage := func(what, services, says string, begin, end func()) {
 		t.Helper()
 		t.Log(what)
 		begin()
 		rig.mustSay(services, says)
-		time.Sleep(outageTime)
+		time.Sleep(lasts)
+		lasts = outageTime
 		rig.mustSay(services, says)
 		end()
 		rig.awaitReady()
@@ -110,7 +115,7 @@ func TestOutages(t *testing.T) {
 
 	stop()
 	telling.Wait()
-	settleAt(t, rig.at["nats"], 3*time.Minute)
+	settleAt(t, rig.at["nats"], max(3*time.Minute, longest))
 	t.Logf("%d histories, %d requests answered otherwise than 202", len(all), rig.refused.Load())
 	copyFile := filepath.Join(t.TempDir(), "copy")
 	rig.copied("--file", copyFile)

@@ -34,16 +34,11 @@ const (
 // shows something.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	lasts, short := 4*time.Second, true
-	if text := os.Getenv("POLYPHONY_TEST_OVERLOAD"); text != "" {
-		short = false
-		var err error
-		if lasts, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-	} else if testing.Short() {
+	if testing.Short() {
 		t.Skip("takes a minute")
 	}
+	lasts := settingTime(t, "OVERLOAD", 4*time.Second)
+	short := lasts < refusedWithin
 	rig := newRig(t, 1)
 	rig.gentle = true
 	maps.Copy(rig.streams, map[string]int64{"RAW": 2 << 20, "THREADS": 6 << 20, "FACTS": 12 << 20}) // full before long

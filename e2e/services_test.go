@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -145,11 +146,15 @@ func startService(t *testing.T, name string, settings ...string) *service {
 	return s
 }
 
-// freeAddr is an address that nobody listens on at present.
+// lastPort is the last that freeAddr gave.
+var lastPort atomic.Int64
+
+// freeAddr is an address that nobody listens on at present, and that no other test here was given: who it is for may listen later.
 func freeAddr(t *testing.T) string {
 	t.Helper()
+	lastPort.CompareAndSwap(0, 10_000+rand.Int64N(10_000)) // below those that connections get, and apart from another run beside this one
 	for {
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))) // below those that connections get
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", lastPort.Add(1)))
 		if err == nil {
 			defer l.Close()
 			return l.Addr().String()

@@ -423,3 +423,17 @@ func setting(t *testing.T, name string, otherwise int) int {
 	}
 	return n
 }
+
+// settingTime is how long something lasts, as POLYPHONY_TEST_ and a name say.
+func settingTime(t *testing.T, name string, otherwise time.Duration) time.Duration {
+	t.Helper()
+	text := os.Getenv("POLYPHONY_TEST_" + name)
+	if text == "" {
+		return otherwise
+	}
+	lasts, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lasts
+}

@@ -86,9 +86,11 @@ func (b *Bus) Delete(ctx context.Context, bucket, key string) error {
 	if err != nil {
 		return err
 	}
+	seam.Before(seam.Put, bucket)
 	if err := kv.Purge(ctx, key); err != nil {
 		return fmt.Errorf("removing %s of %s: %w", key, bucket, err)
 	}
+	seam.After(seam.Put, bucket)
 	return nil
 }
 

@@ -28,6 +28,7 @@ type Bus struct {
 	log     *slog.Logger
 	url     string // of the server, without passwords
 	storage int64
+	turn    chan struct{}         // holds one while a trial is under way
 	lacks   atomic.Pointer[error] // why Prepare has not done its work yet, nil when it has
 }
 
@@ -81,7 +82,7 @@ func Open(cfg Config, log *slog.Logger) (*Bus, error) {
 		conn.Close()
 		return nil, fmt.Errorf("opening jetstream: %w", err)
 	}
-	b := &Bus{conn: conn, js: js, log: log, url: redacted(cfg.URL), storage: cfg.Storage}
+	b := &Bus{conn: conn, js: js, log: log, url: redacted(cfg.URL), storage: cfg.Storage, turn: make(chan struct{}, 1)}
 	b.lacks.Store(&errUnprepared)
 	return b, nil
 }

@@ -84,6 +84,13 @@ func (b *Bus) Read(ctx context.Context, stream topology.Stream, subjects []strin
 		msg, err := messages.Next(jetstream.NextContext(waiting))
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			info, err := consumer.Info(ctx)
+			if err == nil && info.NumPending > 0 {
+				err = fmt.Errorf("%d messages did not come", info.NumPending)
+			}
+			if err != nil {
+				return fmt.Errorf("reading stream %s: NATS is silent: %w", stream.Name, err)
+			}
 			return nil // the rest was purged meanwhile
 		}
 		if err != nil {

@@ -20,20 +20,12 @@ var ErrTooLarge = errors.New("too large a message")
 // ErrNobody says that nobody answers questions on a subject.
 var ErrNobody = errors.New("nobody answers")
 
-// headerAgain is on a question that was put before.
-const headerAgain = "Polyphony-Again"
-
-// Request puts a question to whoever answers on a subject. Questions change nothing, so they may be put again; then that is said.
-func (b *Bus) Request(ctx context.Context, subject string, question []byte, again bool) ([]byte, error) {
+// Request puts a question to whoever answers on a subject. Questions change nothing, so they may be put again.
+func (b *Bus) Request(ctx context.Context, subject string, question []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	seam.Before(seam.Request, subject)
-	q := nats.NewMsg(subject)
-	q.Data = question
-	if again {
-		q.Header.Set(headerAgain, "1")
-	}
-	answer, err := b.conn.RequestMsgWithContext(ctx, q)
+	answer, err := b.conn.RequestWithContext(ctx, subject, question)
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return nil, fmt.Errorf("%w for %s: %d bytes", ErrTooLarge, subject, len(question))
@@ -49,9 +41,8 @@ func (b *Bus) Request(ctx context.Context, subject string, question []byte, agai
 // MaxPayload is the size, in bytes, of the largest message that NATS takes.
 func (b *Bus) MaxPayload() int { return int(b.conn.MaxPayload()) }
 
-// Answer answers questions on a subject until ctx ends, one at a time, together with all others that do. Whoever was asked
-// again one of them may have died of it.
-func (b *Bus) Answer(ctx context.Context, subject string, answer func(question []byte, again bool) []byte) error {
+// Answer answers questions on a subject until ctx ends, one at a time, together with all others that do.
+func (b *Bus) Answer(ctx context.Context, subject string, answer func(question []byte) []byte) error {
 	const pending = 64
 	questions := make(chan *nats.Msg, pending)
 	subscription, err := b.conn.ChanQueueSubscribe(subject, "polyphony", questions)
@@ -65,7 +56,7 @@ func (b *Bus) Answer(ctx context.Context, subject string, answer func(question [
 			return nil
 		case q := <-questions:
 			seam.Before(seam.Answer, subject)
-			if err := q.Respond(answer(q.Data, q.Header.Get(headerAgain) != "")); err != nil {
+			if err := q.Respond(answer(q.Data)); err != nil {
 				b.log.Warn("answering", "subject", subject, "error", err)
 			}
 			seam.After(seam.Answer, subject)

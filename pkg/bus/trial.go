@@ -29,25 +29,17 @@ var ErrKills = errors.New("its readers die of it")
 // Suspect says that a message is to be handled under trial: it comes again and again.
 func (d *Delivery) Suspect() bool { return d.Deliveries > SuspectAfter }
 
-// Trials are what a process tries, one at a time: of two under way when it dies, the one that did not kill it would count that too.
-type Trials struct {
-	bus  *Bus
-	turn chan struct{} // holds one while a trial is under way
-}
-
-// NewTrials is for one process.
-func NewTrials(b *Bus) *Trials { return &Trials{bus: b, turn: make(chan struct{}, 1)} }
-
 // Judge has something done, known by a key, unless that was begun too often and never ended: then it is condemned, and not done.
+// One at a time is under way in a process: of two when it dies, the one that did not kill it would count that too.
 // do gets the trial, to pause it while it waits for others. waits is told why a note has to wait, nil when it need not any more.
 // What ends with an error counts as not ended, unless ctx ended: a stop is nobody's fault.
-func (ts *Trials) Judge(ctx context.Context, key string, waits func(error), do func(*Trial) error) (condemned bool, err error) {
-	t := &Trial{Trials: ts, key: key, waits: waits}
+func (b *Bus) Judge(ctx context.Context, key string, waits func(error), do func(*Trial) error) (condemned bool, err error) {
+	t := &Trial{bus: b, key: key, waits: waits}
 	if err := t.read(ctx); err != nil {
 		return false, err
 	}
-	if t.before >= CondemnedAfter {
-		return true, nil
+	if t.before >= CondemnedAfter { // noted anew: it must not be forgotten while what it stands beside is tried
+		return true, t.insist(ctx, "noting", func() error { return t.note(ctx, t.before) })
 	}
 	if err := t.Resume(ctx); err != nil {
 		return false, err
@@ -71,15 +63,15 @@ type Suspect struct {
 
 // Try has a message handled; when its readers die of it, line by line, and what they die of is given up. What is noted of that stays
 // until it goes by itself: who comes after a death knows which lines were given up.
-func (ts *Trials) Try(ctx context.Context, stream string, d *Delivery, waits func(error), s Suspect) error {
+func (b *Bus) Try(ctx context.Context, stream string, d *Delivery, waits func(error), s Suspect) error {
 	judge := func(part string, do func(*Trial) error) (condemned bool, err error) {
-		return ts.Judge(ctx, topology.TrialKey(stream, d.Sequence, d.Stored, part), waits, do)
+		return b.Judge(ctx, topology.TrialKey(stream, d.Sequence, d.Stored, part), waits, do)
 	}
 	condemned, err := judge("whole", s.Whole)
 	if err != nil || !condemned {
 		return err
 	}
-	ts.bus.log.Error("the readers of a message die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
+	b.log.Error("the readers of a message die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
 	lines := 0
 	condemned, err = judge("apart", func(*Trial) error { lines = s.Split(); return nil })
 	if err != nil {
@@ -103,7 +95,7 @@ func (ts *Trials) Try(ctx context.Context, stream string, d *Delivery, waits fun
 // Trial counts how often something was begun and not ended, where a dying process cannot forget it. What is noted goes by
 // itself after a while. A nil Trial is of what nobody suspects: it notes nothing.
 type Trial struct {
-	*Trials
+	bus      *Bus
 	key      string
 	waits    func(error)
 	before   int  // trials without an end
@@ -130,16 +122,22 @@ func (t *Trial) Resume(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case t.turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	case t.bus.turn <- struct{}{}:
+	default:
+		t.waits(errors.New("another trial is under way"))
+		select {
+		case t.bus.turn <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		t.waits(nil)
 	}
 	t.underWay = true
-	if err := t.insist(ctx, "noting", func() error { return t.note(ctx, t.before+1) }); err != nil {
-		t.leave()
-		return err
+	err := t.insist(ctx, "noting", func() error { return t.note(ctx, t.before+1) })
+	if err != nil {
+		t.Pause(ctx) // it may have been noted although nobody heard so
 	}
-	return nil
+	return err
 }
 
 // Pause notes that the process lives, and lets others have their trial: what comes now is waiting, and nobody's fault.
@@ -173,7 +171,7 @@ func (t *Trial) acquit(ctx context.Context) {
 func (t *Trial) leave() {
 	if t.underWay {
 		t.underWay = false
-		<-t.turn
+		<-t.bus.turn
 	}
 }
 

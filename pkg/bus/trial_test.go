@@ -5,19 +5,20 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"polyphony/pkg/topology"
 )
 
 // TestJudge: what was begun five times and never ended is condemned; what ended once is not, nor what was paused, excused or stopped.
 func TestJudge(t *testing.T) {
 	b := setup(t, 64<<20)
-	trials := NewTrials(b)
 	died := errors.New("died")
 	f := func(key string, condemned bool, do func(*Trial) error) {
 		t.Helper()
 		for range CondemnedAfter + 1 {
-			_, _ = trials.Judge(t.Context(), key, func(error) {}, do)
+			_, _ = b.Judge(t.Context(), key, func(error) {}, do)
 		}
-		if got, err := trials.Judge(t.Context(), key, func(error) {}, func(*Trial) error { return nil }); err != nil || got != condemned {
+		if got, err := b.Judge(t.Context(), key, func(error) {}, func(*Trial) error { return nil }); err != nil || got != condemned {
 			t.Errorf("%s: condemned %v (%v)", key, got, err)
 		}
 	}
@@ -44,11 +45,18 @@ func TestJudge(t *testing.T) {
 		}
 		return died
 	})
+	condemned := time.Now()
+	if got, err := b.Judge(t.Context(), "dies", func(error) {}, func(*Trial) error { return nil }); err != nil || !got {
+		t.Errorf("condemned %v (%v)", got, err)
+	}
+	if _, at, err := b.Written(t.Context(), topology.TrialsBucket, "dies"); err != nil || at.Before(condemned) {
+		t.Errorf("what is condemned is forgotten before it is done with: noted %v, found condemned %v (%v)", at, condemned, err)
+	}
 	var stop context.CancelFunc
 	stopped := func() (condemned bool, err error) {
 		var ctx context.Context
 		ctx, stop = context.WithCancel(t.Context())
-		return trials.Judge(ctx, "is-stopped", func(error) {}, func(*Trial) error { stop(); return ctx.Err() })
+		return b.Judge(ctx, "is-stopped", func(error) {}, func(*Trial) error { stop(); return ctx.Err() })
 	}
 	for range CondemnedAfter + 1 {
 		if condemned, err := stopped(); condemned || !errors.Is(err, context.Canceled) {
@@ -60,12 +68,11 @@ func TestJudge(t *testing.T) {
 // TestOneTrialAtATime: a trial waits for the one under way, and not for one that waits itself.
 func TestOneTrialAtATime(t *testing.T) {
 	b := setup(t, 64<<20)
-	trials := NewTrials(b)
 	other := func(ctx context.Context) error {
-		_, err := trials.Judge(ctx, "other", func(error) {}, func(*Trial) error { return nil })
+		_, err := b.Judge(ctx, "other", func(error) {}, func(*Trial) error { return nil })
 		return err
 	}
-	if _, err := trials.Judge(t.Context(), "one", func(error) {}, func(one *Trial) error {
+	if _, err := b.Judge(t.Context(), "one", func(error) {}, func(one *Trial) error {
 		soon, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer stop()
 		if err := other(soon); !errors.Is(err, context.DeadlineExceeded) {

@@ -101,7 +101,7 @@ func Buckets() []Bucket {
 
 const (
 	// TrialsBucket is the key-value bucket of suspicions: by where a message stands, how often it was begun and not ended.
-	// They stay for longer than what restarts a dying process waits.
+	// Each stays for longer than what restarts a dying process waits before it tries the same again.
 	TrialsBucket = "polyphony-trials"
 	// MarksBucket is the key-value bucket of what is remembered of streams and tables, so that it is noticed when they are not
 	// what they were: how far each stream was tidied, and until when the metrics were complete.
@@ -138,4 +138,5 @@ const (
 	HeaderRecorded = "Polyphony-Recorded" // when it was accepted, Unix ms
 	HeaderSize     = "Polyphony-Size"     // decoded bytes
 	HeaderEvents   = "Polyphony-Events"   // lines
+	HeaderTrial    = "Polyphony-Trial"    // of what a reject came from: the key of its trials, to forget when it is replayed
 )

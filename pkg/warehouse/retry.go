@@ -27,6 +27,13 @@ func Retry(err error) bool {
 	return !ourBug(code)
 }
 
+// Blames tells whether what was to be stored may be why, and not ClickHouse or our own statement: it says a time that the tables have no
+// place for, or too many of them.
+func Blames(err error) bool {
+	var sent *ch.Exception
+	return errors.Is(err, errTime) || errors.As(err, &sent) && sent.Code == proto.ErrTooManyPartitions
+}
+
 // ourBug lists what ClickHouse says to a statement that does not fit its tables.
 func ourBug(code proto.Error) bool {
 	switch code {

@@ -336,6 +336,10 @@ func (c *rejectsReplay) Run(ctx context.Context, std streams) error {
 	_ = re.bar.Finish()
 	fmt.Fprintf(std.out, "sent again %d: accepted %d, rejected %d; put back into streams %d; cannot be replayed %d\n",
 		re.client.accepted+re.client.rejected, re.client.accepted, re.client.rejected, re.put, re.lost)
+	if !re.mentions.IsZero() {
+		fmt.Fprintf(std.out, "mentions were put back: for what refers to them, and for edits of them, run polyphony replay --from %s as well\n",
+			re.mentions.UTC().Format(time.RFC3339))
+	}
 	return nil
 }
 
@@ -365,6 +369,7 @@ type replayer struct {
 	piece     []byte
 	sent      []string // whose lines those of piece are
 	put, lost int
+	mentions  time.Time // when the first was published of those put back that are mentions
 }
 
 // take replays one.
@@ -378,6 +383,12 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 	if r.Origin == nil {
 		return re.send(ctx, r)
 	}
+	if key := bus.Header(r.Origin.Header).Get(topology.HeaderTrial); key != "" { // it is tried as if for the first time
+		if err := re.bus.Delete(ctx, topology.TrialsBucket, key); err != nil {
+			return fmt.Errorf("replaying reject %s: %w", r.name(), err)
+		}
+		delete(r.Origin.Header, topology.HeaderTrial)
+	}
 	messages := []bus.Message{{Subject: r.Origin.Subject, Header: r.Origin.Header, Data: r.Bytes}}
 	if holdsFrames := r.Origin.Stream == topology.Raw.Name || r.Origin.Stream == topology.Threads.Name; holdsFrames && r.Origin.Line > 0 {
 		messages = framed(r)
@@ -387,6 +398,9 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 		return fmt.Errorf("putting back reject %s: %w", r.name(), err)
 	}
 	re.put++
+	if r.Origin.Stream == topology.Mentions.Name && (re.mentions.IsZero() || r.RecordedTime.Before(re.mentions)) {
+		re.mentions = r.RecordedTime
+	}
 	return nil
 }
 

@@ -35,7 +35,8 @@ func (replayCommand) Help() string {
 written by key, so nothing is counted twice, whatever was read before; subscribers see messages again that they have seen,
 with the same ids. It makes ClickHouse complete again after it lost what it had stored (a restored backup, a power cut), and
 after messages were lost on the way (a stream deleted, purged or restored). The aggregator's log says what was lost and
-from when to replay; "freshness" in ClickHouse says until when the metrics are complete.
+from when to replay; "freshness" in ClickHouse says until when the metrics are complete, and what was accepted since then is
+read again whatever TIME says.
 
 What was accepted and is no longer in the stream RAW cannot be replayed: let the sources send it again, repeats are harmless.
 
@@ -79,13 +80,21 @@ func (r *replayCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if held.CompleteUntil.Before(from) { // what lies between is not known to be complete, and a later claim would say it is
+		from = held.CompleteUntil
+		known := "until " + from.UTC().Format(time.RFC3339)
+		if from.Unix() <= 0 {
+			known = "at no time"
+		}
+		fmt.Fprintf(std.out, "the metrics are known to be complete %s: all that was accepted since then is read again\n", known)
+	}
 	began := time.Now()
 	total, err := setBack(ctx, b, from, std.out)
 	if err != nil {
 		return fmt.Errorf("%w; run it again, that is safe", err)
 	}
 	// Only now: a claim of this epoch rests on what is read from now on.
-	epoch := warehouse.Freshness{Epoch: max(held.Epoch, noted.Epoch) + 1, CompleteUntil: earlier(from, held.CompleteUntil)}
+	epoch := warehouse.Freshness{Epoch: max(held.Epoch, noted.Epoch) + 1, CompleteUntil: from}
 	if err := store.PutFreshness(ctx, topology.Mentions.Name, epoch); err != nil {
 		return fmt.Errorf("%w; run it again, that is safe", err)
 	}
@@ -106,13 +115,6 @@ func since(option, text string, now time.Time) (time.Time, error) {
 		return t, &service.UsageError{Err: fmt.Errorf("%s %q: want a time such as 2026-11-23T08:00:00Z, or how long ago such as 36h", option, text)}
 	}
 	return t, nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // setBack has the readers of every stream begin anew, and gives how many messages they read again.

@@ -54,13 +54,12 @@ type Aggregator struct {
 	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
 	said    string                 // of what is lost, by followFreshness alone
 	saidAt  time.Time
-	trials  *bus.Trials
 	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
 }
 
 // New builds an aggregator and starts nothing.
 func New(b *bus.Bus, store *warehouse.Warehouse, log *slog.Logger, registry prometheus.Registerer) *Aggregator {
-	ag := &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry), trials: bus.NewTrials(b)}
+	ag := &Aggregator{bus: b, store: store, log: log, metrics: newMetrics(registry)}
 	ag.waiting.Store(preparing, errors.New("not yet"))
 	return ag
 }

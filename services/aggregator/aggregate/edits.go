@@ -55,9 +55,14 @@ func (r *resolver) edits(ctx context.Context, events []social.Key) (map[social.K
 
 // route asks an enricher what an edit makes of an event; nil when it can never be applied, which is put on record.
 func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *warehouse.Self) (*wire.Edited, error) {
-	answer, err := r.bus.Request(ctx, topology.RouteSubject, wire.EncodeEdit(&wire.Edit{
+	question := wire.EncodeEdit(&wire.Edit{
 		RulesVersion: edit.RulesVersion, RecordedTime: edit.RecordedTime, Version: social.EditedVersion(edit.Time, base.Mention.Version, edit.Version),
-		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention}), r.again)
+		Line: edit.Sealed, Original: base.Sealed, Base: base.Mention})
+	r.trying.Pause(ctx) // it is the enricher's now
+	answer, err := r.bus.Request(ctx, topology.RouteSubject, question)
+	if err := r.trying.Resume(ctx); err != nil {
+		return nil, err
+	}
 	var becomes wire.Edited
 	if err == nil {
 		becomes, err = wire.DecodeEdited(answer)
@@ -67,8 +72,9 @@ func (r *resolver) route(ctx context.Context, edit *warehouse.Edit, base *wareho
 		r.log.Warn("an edit cannot be applied, the post stays as it was", "event", base.Mention.EventKey, "error", err)
 		return nil, r.reject(ctx, fmt.Sprintf("aggregate-edit-%s-%d", base.Mention.EventKey, edit.Time.UnixMilli()), edit.RulesVersion, &wire.Reject{
 			Source: base.Mention.Source, Code: "unroutable_edit", Detail: err.Error(), RecordedTime: edit.RecordedTime,
-			Origin: &wire.Origin{Stream: topology.Threads.Name, Line: 1, Subject: topology.StatementsSubject},
-			Bytes:  bytes.TrimSuffix(wire.AppendStatement(nil, &edit.Statement), []byte{'\n'})})
+			Origin: &wire.Origin{Stream: topology.Threads.Name, Line: 1, Subject: topology.StatementsSubject,
+				Header: bus.Header{topology.HeaderTrial: {topology.QuestionKey(question)}}},
+			Bytes: bytes.TrimSuffix(wire.AppendStatement(nil, &edit.Statement), []byte{'\n'})})
 	case err != nil:
 		return nil, err
 	}

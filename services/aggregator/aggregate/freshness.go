@@ -74,13 +74,13 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			mark = next
 			continue
 		}
-		held, err := ag.checkClaims(ctx, now)
+		held, now, err := ag.checkClaims(ctx)
 		if err != nil {
 			ag.log.Debug("reading until when the metrics are complete", "error", err)
 			continue
 		}
+		next = now.mark(held.epoch)
 		if held.lost || held.epoch != mark.epoch || mark.until.IsZero() || !mark.reached(next.last) {
-			next.epoch = held.epoch
 			mark, claimed = next, watermark{epoch: held.epoch, until: held.until}
 			if held.bare { // from now on it is noticed when something is lost
 				_ = ag.claim(ctx, claimed, now) // if it fails, another one comes

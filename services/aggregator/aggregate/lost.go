@@ -35,21 +35,26 @@ type holds struct {
 	bare  bool // at the beginning of an epoch: it does not say where the streams were
 }
 
-// checkClaims reads what is claimed, and says what was lost since. It reads NATS first: a claim that another aggregator makes
-// meanwhile is stored before it is noted.
-func (ag *Aggregator) checkClaims(ctx context.Context, now progress) (holds, error) {
+// checkClaims reads what is claimed, and says what was lost since, by where the streams are now. Claims go first: what is claimed
+// meanwhile, by another aggregator or by a replay that sets the readers back, rests on what comes later. Of claims the one noted in
+// NATS goes first: it is stored before it is noted.
+func (ag *Aggregator) checkClaims(ctx context.Context) (holds, progress, error) {
 	noted, err := Noted(ctx, ag.bus)
 	if err != nil {
-		return holds{}, err
+		return holds{}, nil, err
 	}
 	stored, err := ag.store.Freshness(ctx, topology.Mentions.Name)
 	if err != nil {
-		return holds{}, err
+		return holds{}, nil, err
+	}
+	now, err := ag.progress(ctx)
+	if err != nil {
+		return holds{}, nil, err
 	}
 	tidied := map[string]uint64{}
 	for _, c := range append([]topology.Consumer{topology.EnrichRaw}, feeds[:]...) {
 		if tidied[c.Stream.Name], err = ag.bus.Tidied(ctx, c.Stream, now[c.Stream.Name].Created); err != nil {
-			return holds{}, err
+			return holds{}, nil, err
 		}
 	}
 	held := holds{epoch: stored.Epoch, until: stored.CompleteUntil, bare: len(stored.Positions) == 0}
@@ -63,7 +68,7 @@ func (ag *Aggregator) checkClaims(ctx context.Context, now progress) (holds, err
 				"remedy", "polyphony replay --from "+stored.CompleteUntil.UTC().Format(time.RFC3339))
 		}
 	}
-	return held, nil
+	return held, now, nil
 }
 
 // sayAgain is how often it is said that something is lost, until it is made good.

@@ -30,7 +30,7 @@ type news struct {
 // alone.
 func (f *flush) resolve(ctx context.Context, n news) error {
 	return f.insist(ctx, "resolving threads and edits", func(ctx context.Context) error {
-		r := &resolver{Aggregator: f.Aggregator, again: n.again}
+		r := &resolver{Aggregator: f.Aggregator, trying: f.trying, again: n.again}
 		n.again = true
 		for part := range slices.Chunk(social.Distinct(slices.Concat(n.events, n.referring)), maxAsked) {
 			if err := r.resolve(ctx, &n, part); err != nil {
@@ -44,7 +44,8 @@ func (f *flush) resolve(ctx context.Context, n news) error {
 // resolver is one attempt to resolve.
 type resolver struct {
 	*Aggregator
-	again bool
+	trying *bus.Trial // of the message that brings the news
+	again  bool
 }
 
 func (r *resolver) resolve(ctx context.Context, n *news, part []social.Key) error {

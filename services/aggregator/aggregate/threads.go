@@ -167,7 +167,7 @@ func (f *flush) engaged(ctx context.Context, told []warehouse.Observation) error
 	}
 	again := f.again
 	return f.insist(ctx, "resolving engagement", func(ctx context.Context) error {
-		r := &resolver{Aggregator: f.Aggregator, again: again}
+		r := &resolver{Aggregator: f.Aggregator, trying: f.trying, again: again}
 		again = true
 		for part := range slices.Chunk(social.Distinct(posts), maxResolved) {
 			if err := r.engage(ctx, part, nil); err != nil {

@@ -88,7 +88,7 @@ func (f *flush) try(ctx context.Context, handle bus.Handler, d *bus.Delivery) er
 		defer func() { f.trying, f.line = nil, 0 }()
 		return handle(ctx, []bus.Delivery{*d})
 	}
-	err := f.trials.Try(ctx, streamOf(d), d, f.waits, bus.Suspect{
+	err := f.bus.Try(ctx, streamOf(d), d, func(why error) { f.waits(streamOf(d), why) }, bus.Suspect{
 		Whole: func(t *bus.Trial) error { return under(t, d, 0) },
 		Split: func() int {
 			f.hand.Work()
@@ -111,11 +111,12 @@ func (f *flush) try(ctx context.Context, handle bus.Handler, d *bus.Delivery) er
 	return nil
 }
 
-// insist is the aggregator's; who must wait in it is not to blame when the process ends.
+// insist is the aggregator's; a message in hand is not to blame for what an engine does not do, also where the process ends because
+// of it.
 func (f *flush) insist(ctx context.Context, what string, do func(context.Context) error) error {
 	return f.Aggregator.insist(ctx, what, func(ctx context.Context) error {
 		err := do(ctx)
-		if err != nil && warehouse.Retry(err) {
+		if err != nil && !warehouse.Blames(err) {
 			f.trying.Excuse(ctx)
 		}
 		return err
@@ -146,9 +147,9 @@ func keptOf(d *bus.Delivery, line int) []byte {
 	return d.Data
 }
 
-// waits lets Ready say what a trial waits for, until it need not: then why is nil.
-func (ag *Aggregator) waits(why error) {
-	const what = "trying a message"
+// waits lets Ready say what a trial of a message of a stream waits for, until it need not: then why is nil.
+func (ag *Aggregator) waits(stream string, why error) {
+	what := "trying a message of " + stream
 	if why == nil {
 		ag.waiting.Delete(what)
 		return
@@ -175,7 +176,10 @@ func linesOf(d *bus.Delivery) (lines []bus.Delivery) {
 			add(wire.EndBatch(append(append(wire.BeginBatch(nil), event...), '\n')), d.Header)
 		}
 	case topology.Facts.Name:
-		originals, _ := wire.DecodeOriginals(nil, d.Data)
+		originals, err := wire.DecodeOriginals(nil, d.Data)
+		if err != nil {
+			return nil
+		}
 		for i := range originals {
 			add(wire.AppendOriginal(nil, &originals[i]), d.Header)
 		}

@@ -47,13 +47,12 @@ type Enricher struct {
 	keyer   *pseudonym.Keyer
 	rules   ruleBook
 	metrics *metrics
-	trials  *bus.Trials
 	waiting sync.Map // by worker: why it waits
 }
 
 // New builds an enricher and starts nothing.
 func New(keyer *pseudonym.Keyer, b *bus.Bus, log *slog.Logger, registry prometheus.Registerer) *Enricher {
-	return &Enricher{bus: b, log: log, keyer: keyer, metrics: newMetrics(registry), trials: bus.NewTrials(b), rules: ruleBook{bus: b, log: log}}
+	return &Enricher{bus: b, log: log, keyer: keyer, metrics: newMetrics(registry), rules: ruleBook{bus: b, log: log}}
 }
 
 // Run enriches with that many workers, sharing one durable, until ctx ends. It returns an error only for a bug.

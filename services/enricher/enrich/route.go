@@ -15,14 +15,8 @@ import (
 // answer tells aggregators where edited events belong, until ctx ends: they know the events, enrichers the rules and
 // the secret.
 func (w *worker) answer(ctx context.Context) error {
-	return w.bus.Answer(ctx, topology.RouteSubject, func(question []byte, again bool) []byte {
-		ctx, cancel := context.WithTimeout(ctx, routeWait)
-		defer cancel()
-		route := w.route
-		if again {
-			route = w.tryRoute
-		}
-		edited, err := route(ctx, question)
+	return w.bus.Answer(ctx, topology.RouteSubject, func(question []byte) []byte {
+		edited, err := w.tryRoute(ctx, question)
 		answer := wire.EncodeEdited(&edited, err)
 		if limit := w.bus.MaxPayload(); len(answer) > limit {
 			answer = wire.EncodeEdited(nil, fmt.Errorf("%w: %d bytes where NATS takes %d", wire.ErrUnroutable, len(answer), limit))

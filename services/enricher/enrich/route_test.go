@@ -32,14 +32,11 @@ func editOf(t *testing.T, b *bundle, change string) wire.Edit {
 }
 
 // route puts a question to the enrichers.
-func (b *bundle) route(edit *wire.Edit) (wire.Edited, error) { return b.routeAgain(edit, false) }
-
-// routeAgain puts a question, which was put before or not.
-func (b *bundle) routeAgain(edit *wire.Edit, again bool) (wire.Edited, error) {
+func (b *bundle) route(edit *wire.Edit) (wire.Edited, error) {
 	b.t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
-		answer, err := b.bus.Request(b.t.Context(), topology.RouteSubject, wire.EncodeEdit(edit), again)
+		answer, err := b.bus.Request(b.t.Context(), topology.RouteSubject, wire.EncodeEdit(edit))
 		if errors.Is(err, bus.ErrNobody) && time.Now().Before(deadline) {
 			continue // the enricher is about to listen
 		}
@@ -50,31 +47,36 @@ func (b *bundle) routeAgain(edit *wire.Edit, again bool) (wire.Edited, error) {
 	}
 }
 
-// TestDeadlyEdit: an edit that was put again and again to enrichers which never came to an end with it is routed no more.
+// TestDeadlyEdit: an edit that was put again and again to enrichers which never came to an end with it is routed no more, whoever
+// asks; and again when what is known of that is forgotten, as a replay does.
 func TestDeadlyEdit(t *testing.T) {
 	b := setup(t)
 	b.publishRules()
 	edit := editOf(t, b, `"text":"Velurex as edited"`)
 	key := topology.QuestionKey(wire.EncodeEdit(&edit))
-	trials := bus.NewTrials(b.bus)
 	for n := range bus.CondemnedAfter {
-		condemned, err := trials.Judge(t.Context(), key, func(error) {}, func(*bus.Trial) error { return errors.New("died") })
+		condemned, err := b.bus.Judge(t.Context(), key, func(error) {}, func(*bus.Trial) error { return errors.New("died") })
 		if condemned || err == nil {
 			t.Fatal("condemned after", n)
 		}
-		if n == 0 {
-			b.enrich()
-			if _, err := b.routeAgain(&edit, false); err != nil {
-				t.Fatal("who is asked for the first time answers: ", err)
-			}
+	}
+	b.enrich()
+	for range 2 {
+		if _, err := b.route(&edit); !errors.Is(err, wire.ErrUnroutable) {
+			t.Error("routed once more: ", err)
 		}
 	}
-	if _, err := b.routeAgain(&edit, true); !errors.Is(err, wire.ErrUnroutable) {
-		t.Error("routed once more: ", err)
-	}
 	other := editOf(t, b, `"text":"Velurex as edited by somebody else"`)
-	if _, err := b.routeAgain(&other, true); err != nil {
+	if _, err := b.route(&other); err != nil {
 		t.Error("another one is not: ", err)
+	}
+	if err := b.bus.Delete(t.Context(), topology.TrialsBucket, key); err != nil {
+		t.Fatal(err)
+	}
+	for range bus.CondemnedAfter + 1 {
+		if _, err := b.route(&edit); err != nil {
+			t.Error("forgotten, and not routed: ", err)
+		}
 	}
 }
 

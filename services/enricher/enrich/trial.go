@@ -22,7 +22,7 @@ func (w *worker) try(ctx context.Context, d *bus.Delivery) error {
 		defer func() { w.trying = nil }()
 		return do()
 	}
-	err := w.trials.Try(ctx, topology.Raw.Name, d, w.waits, bus.Suspect{
+	err := w.bus.Try(ctx, topology.Raw.Name, d, w.waits, bus.Suspect{
 		Whole: func(t *bus.Trial) error { return under(t, func() error { return w.whole(ctx, d) }) },
 		Split: func() int {
 			head, _ = w.unpack(d) // what cannot be unpacked has no lines
@@ -69,12 +69,14 @@ func (w *worker) condemn(d *bus.Delivery, n int, lines [][]byte) {
 	w.out.reject(d, n, &wire.Reject{Code: "unprocessable", Detail: bus.ErrKills.Error(), Source: sourceOf(d, nil), RecordedTime: recorded, Bytes: data})
 }
 
-// tryRoute routes an edit of which somebody who was asked before may have died. One that was tried too often is never routed.
+// tryRoute routes an edit under trial. One that was tried too often is routed no more, until it is replayed.
 func (w *worker) tryRoute(ctx context.Context, question []byte) (edited wire.Edited, err error) {
 	var routing error
-	condemned, err := w.trials.Judge(ctx, topology.QuestionKey(question), w.waits, func(t *bus.Trial) error {
+	condemned, err := w.bus.Judge(ctx, topology.QuestionKey(question), w.waits, func(t *bus.Trial) error {
 		w.trying = t
 		defer func() { w.trying = nil }()
+		ctx, cancel := context.WithTimeout(ctx, routeWait)
+		defer cancel()
 		edited, routing = w.route(ctx, question)
 		return nil
 	})

@@ -74,8 +74,12 @@ func (in *Ingester) guard(ctx context.Context) {
 		}
 		rules := in.rules.Load()
 		announced, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
-		if err == nil && string(announced) == rules.Version() {
-			continue // who announces a version has put it there before
+		inForce := err == nil && string(announced) == rules.Version()
+		if inForce {
+			_, err = in.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()))
+		}
+		if inForce && err == nil {
+			continue
 		}
 		if err == nil { // another ingester's, or an older copy of the bucket
 			err = in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()), rules.Archive())

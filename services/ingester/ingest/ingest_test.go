@@ -737,6 +737,9 @@ func TestRemovedRulesAreBack(t *testing.T) {
 		}
 		return nil
 	})
+	f("what is announced", func() error {
+		return b.bus.Delete(t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()))
+	})
 	f("an older copy, in which another version is in force", func() error {
 		if err := b.bus.Put(t.Context(), topology.RulesBucket, topology.RulesCurrent, []byte("another")); err != nil {
 			return err
