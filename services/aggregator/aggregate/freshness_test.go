@@ -3,6 +3,9 @@ package aggregate
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +62,88 @@ func TestNothingUnreadIsClaimed(t *testing.T) {
 	if err := errors.Join(err, <-following); err != nil && !errors.Is(err, context.Canceled) || len(claims) <= wanted && !t.Failed() {
 		t.Errorf("%d claims: %v", len(claims)-1, err)
 	}
+}
+
+// TestClaimsOfOthers: an aggregator that hears late from ClickHouse what others claim meanwhile takes nothing for lost.
+func TestClaimsOfOthers(t *testing.T) {
+	addr := enginetest.ClickHouse(t).Addr()
+	b, store := startBus(t, 64<<20), openStore(t, addr)
+	if err := store.Migrate(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	ag := New(b, openStore(t, late(t, addr)), enginetest.Log(t), prometheus.NewRegistry())
+	other := New(b, store, enginetest.Log(t), prometheus.NewRegistry())
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	claiming := make(chan error, 1)
+	claims := 0
+	go func() {
+		claiming <- b.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(ctx context.Context, batch []bus.Delivery) error {
+			batch[0].Done(ctx)
+			now, err := other.progress(ctx)
+			if err == nil {
+				err = other.claim(ctx, now.mark(0), now)
+			}
+			if err == nil {
+				claims++
+				err = b.Publish(ctx, []bus.Message{mentionOf(1)})
+			}
+			return err
+		})
+	}()
+	if err := b.Publish(ctx, []bus.Message{mentionOf(1)}); err != nil {
+		t.Fatal(err)
+	}
+	const looks = 5
+	for range looks {
+		if held, _, err := ag.checkClaims(ctx); err != nil || held.lost {
+			t.Fatalf("taken for lost: %v (%v)", held.lost, err)
+		}
+	}
+	stop()
+	if err := <-claiming; err != nil || claims < looks {
+		t.Errorf("%d claims meanwhile: %v", claims, err)
+	}
+}
+
+// late is an address of a server whose answers take longer than a claim does.
+func late(t *testing.T, addr string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var relays sync.WaitGroup
+	t.Cleanup(func() { l.Close(); relays.Wait() })
+	relays.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			relays.Go(func() { _, _ = io.Copy(server, client); server.Close() })
+			relays.Go(func() {
+				defer client.Close()
+				answer := make([]byte, 64<<10)
+				for {
+					n, err := server.Read(answer)
+					if err != nil {
+						return
+					}
+					time.Sleep(300 * time.Millisecond)
+					if _, err := client.Write(answer[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
 }
 
 // TestWatermarkKnowsAllThatChangesMetrics: what was published and not stored holds a mark back, whichever way it takes.
