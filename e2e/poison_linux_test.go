@@ -30,7 +30,10 @@ func TestPoison(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		for _, of := range []poisoning{{"enricher", "event", "unprocessable"}, {"enricher", "edit", "unroutable_edit"}, {"aggregator", "event", "unprocessable"}} {
-			t.Run(fmt.Sprintf("%s %s %s", of.program, kind, of.what), func(t *testing.T) { poisoned(t, kind, of) })
+			t.Run(fmt.Sprintf("%s %s %s", of.program, kind, of.what), func(t *testing.T) {
+				t.Parallel()
+				poisoned(t, kind, of)
+			})
 		}
 	}
 }
