@@ -47,10 +47,10 @@ func TestOutages(t *testing.T) {
 		begin()
 		rig.mustSay(services, says)
 		time.Sleep(lasts)
-		lasts = outageTime
 		rig.mustSay(services, says)
 		end()
-		rig.awaitReady()
+		rig.awaitReadyFor(max(readyWait, 2*lasts)) // what came meanwhile must go first
+		lasts = outageTime
 	}
 	again := func(a *actor) func() {
 		return func() {

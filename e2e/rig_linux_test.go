@@ -306,11 +306,16 @@ const readyWait = 5 * time.Minute
 
 func (rig *rig) awaitReady() {
 	rig.t.Helper()
+	rig.awaitReadyFor(readyWait)
+}
+
+func (rig *rig) awaitReadyFor(atMost time.Duration) {
+	rig.t.Helper()
 	for _, a := range rig.actors {
 		if a.addr == "" {
 			continue
 		}
-		awaitFor(rig.t, readyWait, a.name+" to be ready", func() error {
+		awaitFor(rig.t, atMost, a.name+" to be ready", func() error {
 			response, err := http.Get("http://" + a.addr + "/readyz")
 			if err != nil {
 				return err
