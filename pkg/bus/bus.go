@@ -131,7 +131,7 @@ func (b *Bus) Connect(ctx context.Context) error {
 	for !b.conn.IsConnected() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no NATS answers at %s", b.url)
+			return fmt.Errorf("no NATS answers at %s: is it running, and is this its address?", b.url)
 		case <-time.After(connectStep):
 		}
 	}

@@ -54,7 +54,9 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	if _, err := stream.UpdateConsumer(ctx, config); err != nil {
 		return Replayed{}, fmt.Errorf("telling consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
 	}
-	if _, err := b.js.ResetConsumerToSequence(ctx, c.Stream.Name, c.Durable, r.From); err != nil {
+	if _, err := b.js.ResetConsumerToSequence(ctx, c.Stream.Name, c.Durable, r.From); ctx.Err() != nil {
+		return Replayed{}, ctx.Err()
+	} else if err != nil {
 		return Replayed{}, fmt.Errorf("setting back consumer %s of %s (NATS 2.14 or later is needed): %w", c.Durable, c.Stream.Name, err)
 	}
 	return r, nil

@@ -365,6 +365,9 @@ func checkMention(m *social.Mention) error {
 
 // decodeForeign reads a mention whose fields stand in any order.
 func decodeForeign(line []byte) (m social.Mention, err error) {
+	if err := checkShape(line); err != nil {
+		return m, err
+	}
 	var raw rawMention
 	rest, err := json.Parse(line, &raw, parseFlags)
 	if err == nil && len(bytes.TrimSpace(rest)) > 0 {

@@ -57,6 +57,9 @@ func DecodeReferences(dst []social.Reference, lines []byte) ([]social.Reference,
 }
 
 func decodeReference(line []byte) (r social.Reference, err error) {
+	if err := checkShape(line); err != nil {
+		return r, err
+	}
 	var raw rawReference
 	if _, err := json.Parse(line, &raw, parseFlags); err != nil {
 		return r, err

@@ -65,6 +65,9 @@ func DecodeStatements(dst []social.Statement, lines []byte) ([]social.Statement,
 }
 
 func decodeStatement(line []byte) (s social.Statement, err error) {
+	if err := checkShape(line); err != nil {
+		return s, err
+	}
 	var raw rawStatement
 	if _, err := json.Parse(line, &raw, parseFlags); err != nil {
 		return s, err

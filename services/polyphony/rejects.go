@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,13 +64,21 @@ type rejectFilter struct {
 	since, until time.Time
 }
 
-// token is what a stage or a code looks like; anything else would be a pattern of subjects.
+// stages are those that reject.
+var stages = []string{"ingest", "enrich", "aggregate"}
+
+// token is what a code looks like; anything else would be a pattern of subjects.
 var token = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 func (f *rejectFilter) read(now time.Time) (err error) {
-	for _, t := range slices.Concat(f.Stage, f.Code) {
+	for _, t := range f.Stage {
+		if !slices.Contains(stages, t) {
+			return &service.UsageError{Err: fmt.Errorf("%q is no stage: they are %s", t, strings.Join(stages, ", "))}
+		}
+	}
+	for _, t := range f.Code {
 		if !token.MatchString(t) {
-			return &service.UsageError{Err: fmt.Errorf("%q is no stage or code: want one such as ingest, or invalid_json", t)}
+			return &service.UsageError{Err: fmt.Errorf("%q is no code: want one such as invalid_json", t)}
 		}
 	}
 	if f.Since != "" {
@@ -78,9 +87,15 @@ func (f *rejectFilter) read(now time.Time) (err error) {
 		}
 	}
 	if f.Until != "" {
-		f.until, err = since("--until", f.Until, now)
+		if f.until, err = since("--until", f.Until, now); err == nil && !f.until.After(f.since) {
+			err = &service.UsageError{Err: fmt.Errorf("--until %s is not after --since %s", f.Until, f.Since)}
+		}
 	}
 	return err
+}
+
+func (f *rejectFilter) empty() bool {
+	return len(f.Stage) == 0 && len(f.Code) == 0 && len(f.Source) == 0 && f.Since == "" && f.Until == ""
 }
 
 // subjects are where rejects of the filter's stages and codes lie.
@@ -264,7 +279,7 @@ func named(ctx context.Context, b *bus.Bus, name string) (*reject, error) {
 	first, second, _ := strings.Cut(name, ".")
 	sequence, err := strconv.ParseUint(first, 10, 64)
 	position, err2 := strconv.Atoi(second)
-	if err != nil || err2 != nil || position < 1 {
+	if err != nil || err2 != nil || sequence < 1 || position < 1 {
 		return nil, &service.UsageError{Err: fmt.Errorf("%q is no name of a reject: want one that polyphony rejects list shows, such as 1204.1", name)}
 	}
 	d, err := b.Message(ctx, topology.Rejects, sequence)
@@ -300,7 +315,8 @@ type rejectsReplay struct {
 func (rejectsReplay) Help() string {
 	return `What an ingester refused is sent to it again and judged as if it came now. What was refused later is put back into the stream it
 came from, with the time and the rules version it had: so it becomes what it would have become. An event is counted once however
-often it is replayed, also when it was accepted meanwhile. What is still wrong becomes a reject again.
+often it is replayed, also when it was accepted meanwhile. What is still wrong becomes a reject again, beside the one it was; of those
+that are the same in all their bytes one is replayed.
 
   polyphony rejects replay --code too_late        # after lateness in company.yaml was raised
   polyphony rejects replay --stage enrich         # after a release that mends an enricher`
@@ -309,6 +325,9 @@ often it is replayed, also when it was accepted meanwhile. What is still wrong b
 func (c *rejectsReplay) Run(ctx context.Context, std streams) error {
 	if err := c.read(time.Now()); err != nil {
 		return err
+	}
+	if len(c.Names) > 0 && !c.empty() {
+		return &service.UsageError{Err: errors.New("give names, or filters, not both")}
 	}
 	base, err := baseURL(c.HTTP)
 	if err != nil {
@@ -319,7 +338,7 @@ func (c *rejectsReplay) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer b.Close()
-	re := &replayer{bus: b, std: std, bar: counter(std.err, -1, "rejects"),
+	re := &replayer{seen: map[[sha256.Size]byte]bool{}, bus: b, std: std, bar: counter(std.err, -1, "rejects"),
 		client: client{url: base + "/v1/events", http: &http.Client{Timeout: sendTimeout}, std: std}}
 	re.client.called = func(line int) string { return "reject " + re.sent[line-1] }
 	if c.Token != "" {
@@ -362,6 +381,7 @@ func (c *rejectsReplay) each(ctx context.Context, b *bus.Bus, std streams, do fu
 
 // replayer collects what is to be sent, and puts back the rest.
 type replayer struct {
+	seen      map[[sha256.Size]byte]bool // by stage and bytes: what was replayed before and is still wrong is there more than once
 	bus       *bus.Bus
 	client    client
 	std       streams
@@ -375,6 +395,11 @@ type replayer struct {
 // take replays one.
 func (re *replayer) take(ctx context.Context, r *reject) error {
 	_ = re.bar.Add(1)
+	is := sha256.Sum256(append([]byte(r.stage+"\n"), r.Bytes...))
+	if re.seen[is] {
+		return nil
+	}
+	re.seen[is] = true
 	if r.Kept < r.Size {
 		re.lost++
 		fmt.Fprintf(re.std.err, "reject %s: of %d bytes only %d were kept\n", r.name(), r.Size, r.Kept)

@@ -105,14 +105,17 @@ func (r *replayCommand) Run(ctx context.Context, std streams) error {
 	return awaitReplay(ctx, b, store, total, epoch.Epoch, began, std)
 }
 
+// oldest is before all that Polyphony ever stored, and a time that NATS and ClickHouse have a place for.
+var oldest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // since reads a time, or how long ago it was, of an option.
 func since(option, text string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
 	t, err := time.Parse(time.RFC3339, text)
-	if err != nil || t.After(now) {
-		return t, &service.UsageError{Err: fmt.Errorf("%s %q: want a time such as 2026-11-23T08:00:00Z, or how long ago such as 36h", option, text)}
+	if ago, notAgo := time.ParseDuration(text); notAgo == nil && ago >= 0 {
+		t, err = now.Add(-ago), nil
+	}
+	if err != nil || t.After(now) || t.Before(oldest) {
+		return t, &service.UsageError{Err: fmt.Errorf("%s %q: want a time such as 2026-11-23T08:00:00Z, since %d, or how long ago such as 36h", option, text, oldest.Year())}
 	}
 	return t, nil
 }

@@ -37,7 +37,7 @@ func (f *flush) mentions(ctx context.Context, batch []bus.Delivery) error {
 		mentions, err := wire.DecodeBatch(f.decoded, batch[i].Data)
 		f.hand.Rest()
 		if f.decoded = mentions; err != nil {
-			if err := f.foreign(ctx, &batch[i], err); err != nil {
+			if err := f.foreign(ctx, &batch[i]); err != nil {
 				return err
 			}
 		}
@@ -68,7 +68,7 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 		originals, err := wire.DecodeOriginals(f.originals, batch[i].Data)
 		f.hand.Rest()
 		if f.originals = originals; err != nil {
-			if err := f.foreign(ctx, &batch[i], err); err != nil {
+			if err := f.foreign(ctx, &batch[i]); err != nil {
 				return err
 			}
 		}
@@ -151,13 +151,13 @@ func (f *flush) rejects(ctx context.Context, batch []bus.Delivery) error {
 		f.hand.Work()
 		frame, err := decodeFrame(d)
 		if err != nil {
-			f.unreadable(d, err)
+			f.unreadable(d, notOurs)
 			continue
 		}
 		stage, n := topology.RejectStage(d.Subject), uint32(0)
 		for r, err := range wire.DecodeRejects(frame) {
 			if err != nil {
-				f.unreadable(d, err)
+				f.unreadable(d, notOurs)
 				break
 			}
 			n++
@@ -200,18 +200,21 @@ func decodeFrame(d *bus.Delivery) ([]byte, error) {
 	return wire.DecodeFrame(nil, d.Data, size)
 }
 
+const notOurs = "nothing that this version of Polyphony writes"
+
 // foreign makes a reject of a message that nobody of ours wrote: reading it again would end the same.
-func (f *flush) foreign(ctx context.Context, d *bus.Delivery, why error) error {
-	f.unreadable(d, why)
+func (f *flush) foreign(ctx context.Context, d *bus.Delivery) error {
+	f.unreadable(d, notOurs)
 	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
 		stream := streamOf(d)
 		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, f.line), d.Header.Get(topology.HeaderRules), &wire.Reject{
-			Code: "invalid_message", Detail: "nothing that this version of Polyphony writes", RecordedTime: d.Stored, Bytes: keptOf(d, f.line),
+			Code: "invalid_message", Detail: notOurs, RecordedTime: d.Stored, Bytes: keptOf(d, f.line),
 			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: f.line, Subject: d.Subject, Header: d.OwnHeader()}})
 	})
 }
 
-func (f *flush) unreadable(d *bus.Delivery, why error) {
+// unreadable says that a message cannot be read, and not what a parser says of it: that quotes what people wrote.
+func (f *flush) unreadable(d *bus.Delivery, why string) {
 	f.metrics.unreadable.WithLabelValues(streamOf(d)).Inc()
-	f.log.Error("a message cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", why)
+	f.log.Error("a message cannot be read, its bytes are a reject: polyphony rejects list --stage aggregate", "subject", d.Subject, "sequence", d.Sequence, "error", why)
 }

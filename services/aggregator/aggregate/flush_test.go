@@ -1,10 +1,13 @@
 package aggregate
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,5 +185,30 @@ func TestPublishedBeforeStored(t *testing.T) {
 	}
 	if located, err := store.Located(t.Context(), []social.Key{keyOf(1)}); err != nil || len(located) > 0 {
 		t.Errorf("stored all the same: %v, %v", located, err)
+	}
+}
+
+// TestForeignMessages: what nobody of ours wrote becomes a reject with its bytes, however deep it is nested, and nothing of it is logged.
+func TestForeignMessages(t *testing.T) {
+	b, store := startBus(t, 64<<20), openStore(t, enginetest.ClickHouse(t).Addr())
+	if err := store.Migrate(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	var logged bytes.Buffer
+	f := &flush{Aggregator: New(b, store, slog.New(slog.NewTextHandler(&logged, nil)), prometheus.NewRegistry())}
+	batch := []bus.Delivery{
+		{Sequence: 1, Message: bus.Message{Subject: topology.MentionSubject("heart", "north"), Data: []byte("jane.roe@mail.example")}},
+		{Sequence: 2, Message: bus.Message{Subject: topology.MentionSubject("heart", "north"),
+			Data: []byte(`{"type":"polyphony.mention.v1","data":{"version":-1,"text":"jane.roe@mail.example"}}`)}},
+		{Sequence: 3, Message: bus.Message{Subject: topology.MentionSubject("heart", "north"), Data: bytes.Repeat([]byte("["), 900_000)}},
+	}
+	if err := f.mentions(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, b, topology.AggregateRejects); len(got) != len(batch) {
+		t.Errorf("%d rejects", len(got))
+	}
+	if got := logged.String(); strings.Contains(got, "jane") || strings.Count(got, "cannot be read") != len(batch) {
+		t.Errorf("logged\n%s", got)
 	}
 }

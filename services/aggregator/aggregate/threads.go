@@ -79,7 +79,7 @@ func (f *flush) hear(ctx context.Context, batch []bus.Delivery) (*hearsay, error
 		}
 		f.hand.Rest()
 		if err != nil {
-			if err := f.foreign(ctx, d, err); err != nil {
+			if err := f.foreign(ctx, d); err != nil {
 				return nil, err
 			}
 		}

@@ -127,7 +127,7 @@ func (f *flush) insist(ctx context.Context, what string, do func(context.Context
 func (f *flush) condemn(ctx context.Context, d *bus.Delivery, line int) error {
 	stream := streamOf(d)
 	if stream == topology.Rejects.Name { // its bytes are a reject's
-		f.unreadable(d, bus.ErrKills)
+		f.unreadable(d, bus.ErrKills.Error())
 		return nil
 	}
 	return f.insist(ctx, "keeping what kills its readers", func(ctx context.Context) error {
