@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -94,7 +95,11 @@ func (r *replayCommand) Run(ctx context.Context, std streams) error {
 		return fmt.Errorf("%w; run it again, that is safe", err)
 	}
 	// Only now: a claim of this epoch rests on what is read from now on.
-	epoch := warehouse.Freshness{Epoch: max(held.Epoch, noted.Epoch) + 1, CompleteUntil: from}
+	positions, err := aggregate.Positions(ctx, b)
+	if err != nil {
+		return fmt.Errorf("%w; run it again, that is safe", err)
+	}
+	epoch := warehouse.Freshness{Epoch: max(held.Epoch, noted.Epoch) + 1, CompleteUntil: from, Positions: positions}
 	if err := store.PutFreshness(ctx, topology.Mentions.Name, epoch); err != nil {
 		return fmt.Errorf("%w; run it again, that is safe", err)
 	}
@@ -106,7 +111,7 @@ func (r *replayCommand) Run(ctx context.Context, std streams) error {
 }
 
 // oldest is before all that Polyphony ever stored, and a time that NATS and ClickHouse have a place for.
-var oldest = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+var oldest = time.Unix(0, 0).UTC()
 
 // since reads a time, or how long ago it was, of an option.
 func since(option, text string, now time.Time) (time.Time, error) {
@@ -151,12 +156,11 @@ func awaitReplay(ctx context.Context, b *bus.Bus, store *warehouse.Warehouse, to
 	for {
 		select {
 		case <-ctx.Done():
-			fmt.Fprintln(std.err, "\nnobody waits any more; the services go on reading")
-			return ctx.Err()
+			return errors.New("nobody waits any more; the services go on reading, and freshness in ClickHouse says how far they are")
 		case <-tick.C:
 		}
 		held, err := store.Freshness(ctx, topology.Mentions.Name)
-		if err == nil && held.Epoch == epoch && held.CompleteUntil.After(began) {
+		if err == nil && held.Epoch >= epoch && held.CompleteUntil.After(began) {
 			_ = bar.Finish()
 			fmt.Fprintf(std.out, "complete until %s\n", held.CompleteUntil.Format(time.RFC3339))
 			return nil

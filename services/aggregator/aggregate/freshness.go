@@ -60,7 +60,7 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		now, err := ag.progress(ctx)
+		now, err := readProgress(ctx, ag.bus)
 		if err != nil {
 			ag.log.Debug("reading progress", "error", err)
 			continue
@@ -97,11 +97,11 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 // progress is how far the readers of each stream are that the metrics come from.
 type progress map[string]bus.Progress
 
-// progress looks at frames first: what follows from those that are enriched by then is published.
-func (ag *Aggregator) progress(ctx context.Context) (progress, error) {
+// readProgress looks at frames first: what follows from those that are enriched by then is published.
+func readProgress(ctx context.Context, b *bus.Bus) (progress, error) {
 	now := progress{}
 	for _, c := range append([]topology.Consumer{topology.EnrichRaw}, feeds[:]...) {
-		p, err := ag.bus.Progress(ctx, c)
+		p, err := b.Progress(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -129,9 +129,9 @@ func (p progress) floor() (floor sequences) {
 // claim stores a mark that was reached, with where the streams are, in ClickHouse first: what NATS alone knows of was lost
 // there.
 func (ag *Aggregator) claim(ctx context.Context, m watermark, now progress) error {
-	positions, err := json.Marshal(now.positions())
+	positions, err := now.positions()
 	if err != nil {
-		return fmt.Errorf("BUG: encoding positions: %w", err)
+		return err
 	}
 	if err := ag.store.PutFreshness(ctx, topology.Mentions.Name, warehouse.Freshness{
 		Epoch: m.epoch, CompleteUntil: m.until, Sequence: m.last[0], Positions: positions}); err != nil {
@@ -156,11 +156,11 @@ func Noted(ctx context.Context, b *bus.Bus) (c Complete, err error) {
 	if errors.Is(err, bus.ErrNoKey) {
 		return c, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(note, &c)
-	}
 	if err != nil {
 		return c, fmt.Errorf("reading the claim noted in NATS: %w", err)
+	}
+	if json.Unmarshal(note, &c) != nil {
+		return Complete{}, nil // somebody else wrote it; the next claim takes its place
 	}
 	return c, nil
 }

@@ -80,7 +80,7 @@ func TestClaimsOfOthers(t *testing.T) {
 	go func() {
 		claiming <- b.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(ctx context.Context, batch []bus.Delivery) error {
 			batch[0].Done(ctx)
-			now, err := other.progress(ctx)
+			now, err := readProgress(ctx, b)
 			if err == nil {
 				err = other.claim(ctx, now.mark(0), now)
 			}
@@ -157,10 +157,9 @@ func TestWatermarkKnowsAllThatChangesMetrics(t *testing.T) {
 	if err := b.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ag := New(b, nil, enginetest.Log(t), prometheus.NewRegistry())
 	progress := func() (watermark, sequences) {
 		t.Helper()
-		now, err := ag.progress(t.Context())
+		now, err := readProgress(t.Context(), b)
 		if err != nil {
 			t.Fatal(err)
 		}

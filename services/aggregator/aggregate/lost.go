@@ -3,11 +3,13 @@ package aggregate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
 )
@@ -19,12 +21,25 @@ type position struct {
 	Removed int       `json:"removed"` // messages removed from between others
 }
 
-func (p progress) positions() map[string]position {
+// Positions says where the streams are, as it is stored with a claim: what is lost from then on is noticed.
+func Positions(ctx context.Context, b *bus.Bus) ([]byte, error) {
+	now, err := readProgress(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return now.positions()
+}
+
+func (p progress) positions() ([]byte, error) {
 	all := map[string]position{}
 	for stream, at := range p {
 		all[stream] = position{Created: at.Created, Floor: at.Floor, Removed: at.Removed}
 	}
-	return all
+	encoded, err := json.Marshal(all)
+	if err != nil {
+		return nil, fmt.Errorf("BUG: encoding positions: %w", err)
+	}
+	return encoded, nil
 }
 
 // holds is the claim that holds, and whether something is lost that it rests on.
@@ -47,7 +62,7 @@ func (ag *Aggregator) checkClaims(ctx context.Context) (holds, progress, error) 
 	if err != nil {
 		return holds{}, nil, err
 	}
-	now, err := ag.progress(ctx)
+	now, err := readProgress(ctx, ag.bus)
 	if err != nil {
 		return holds{}, nil, err
 	}
@@ -60,12 +75,13 @@ func (ag *Aggregator) checkClaims(ctx context.Context) (holds, progress, error) 
 	held := holds{epoch: stored.Epoch, until: stored.CompleteUntil, bare: len(stored.Positions) == 0}
 	losses := lost(stored, noted, now, tidied)
 	ag.metrics.lost.Set(float64(len(losses)))
-	for _, loss := range losses {
+	if len(losses) > 0 {
 		held.lost, held.bare = true, false
-		if why := loss.Error(); ag.said != why || time.Since(ag.saidAt) > sayAgain {
+		if why := errors.Join(losses...).Error(); ag.said != why || time.Since(ag.saidAt) > sayAgain {
 			ag.said, ag.saidAt = why, time.Now()
 			ag.log.Error("something that was acknowledged is lost", "what", why, "complete_until", stored.CompleteUntil,
-				"remedy", "polyphony replay --from "+stored.CompleteUntil.UTC().Format(time.RFC3339))
+				"remedy", "polyphony replay --from "+stored.CompleteUntil.UTC().Format(time.RFC3339),
+				"besides", "what RAW lost before it was read its sources must send again")
 		}
 	}
 	return held, now, nil
@@ -82,8 +98,14 @@ func lost(stored warehouse.Freshness, noted Complete, now progress, tidied map[s
 			noted.Until.UTC().Format(time.RFC3339Nano), stored.CompleteUntil.UTC().Format(time.RFC3339Nano)))
 	}
 	var were map[string]position
-	if json.Unmarshal(stored.Positions, &were) != nil {
-		return losses // none are kept of the beginning of an epoch
+	if json.Unmarshal(stored.Positions, &were) != nil && stored.Epoch > 0 {
+		return losses // none are kept of the beginning of an epoch by releases before the second
+	}
+	if len(were) == 0 { // nothing was claimed ever: of streams as they were made
+		were = map[string]position{}
+		for stream, is := range now {
+			were[stream] = position{Created: is.Created}
+		}
 	}
 	for _, stream := range slices.Sorted(maps.Keys(were)) {
 		was, is := were[stream], now[stream]

@@ -42,6 +42,7 @@ func TestLost(t *testing.T) {
 	f("the note of a claim is not written yet", claim, Complete{Epoch: 1, Until: at(4)}, fine, 0, "")
 	f("no claim was ever noted", claim, Complete{}, fine, 0, "")
 	f("an epoch that just began", bare, Complete{Epoch: 0, Until: at(9)}, fine, 0, "")
+	f("nothing was claimed yet", warehouse.Freshness{}, Complete{}, with(func(p *bus.Progress) { p.First = 101 }), 101, "")
 	f("everything read and tidied", claim, noted, with(func(p *bus.Progress) { p.First, p.Floor = 151, 150 }), 151, "")
 	f("tidied up to the claim", claim, noted, with(func(p *bus.Progress) { p.First = 101 }), 0, "")
 	f("a durable that was set back", claim, noted, with(func(p *bus.Progress) { p.Floor = 3 }), 0, "")
@@ -53,5 +54,6 @@ func TestLost(t *testing.T) {
 	f("a stream that ends before what was read", claim, noted, with(func(p *bus.Progress) { p.Floor, p.Last = 90, 95 }), 0, "stream MENTIONS is older than it was")
 	f("a purge beyond what was read", claim, noted, with(func(p *bus.Progress) { p.First, p.Floor = 151, 150 }), 0, "messages 101 to 150 of stream MENTIONS were removed")
 	f("a purge beyond what was tidied", claim, noted, with(func(p *bus.Progress) { p.First, p.Floor = 151, 150 }), 130, "messages 101 to 150 of stream MENTIONS were removed")
+	f("a purge before anything was claimed", warehouse.Freshness{}, Complete{}, with(func(p *bus.Progress) { p.First, p.Floor = 151, 150 }), 0, "messages 1 to 150 of stream MENTIONS were removed")
 	f("messages removed from between others", claim, noted, with(func(p *bus.Progress) { p.Removed = 2 }), 0, "2 messages were removed from within stream MENTIONS")
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -293,6 +294,9 @@ type head struct {
 	size     int
 }
 
+// version is what may be asked for; anything else would be waited for in vain.
+var version = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
 func parseHead(h bus.Header) (head, error) {
 	ms, err := strconv.ParseInt(h.Get(topology.HeaderRecorded), 10, 64)
 	if err != nil {
@@ -303,8 +307,8 @@ func parseHead(h bus.Header) (head, error) {
 		return head{}, fmt.Errorf("%w: header %s is no number", wire.ErrFrame, topology.HeaderSize)
 	}
 	rules := h.Get(topology.HeaderRules)
-	if rules == "" {
-		return head{}, fmt.Errorf("%w: header %s is missing", wire.ErrFrame, topology.HeaderRules)
+	if !version.MatchString(rules) {
+		return head{}, fmt.Errorf("%w: header %s is missing, or no version", wire.ErrFrame, topology.HeaderRules)
 	}
 	return head{rules: rules, recorded: time.UnixMilli(ms).UTC(), size: size}, nil
 }

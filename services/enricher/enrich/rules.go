@@ -69,8 +69,12 @@ func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (
 	if rules := b.known(version); rules != nil {
 		return rules, nil
 	}
-	archive, err := backoff.RetryNotifyWithData(func() ([]byte, error) {
-		return b.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
+	rules, err := backoff.RetryNotifyWithData(func() (*nodes.Rules, error) {
+		archive, err := b.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
+		if err != nil {
+			return nil, err
+		}
+		return nodes.Open(archive)
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		waits(fmt.Errorf("rules %s: %w", version, err))
 		if errors.Is(err, bus.ErrNoKey) {
@@ -78,14 +82,10 @@ func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (
 				"or restore the bucket", "version", version, "bucket", topology.RulesBucket)
 			return
 		}
-		b.log.Warn("reading rules", "version", version, "error", err, "wait", wait)
+		b.log.Warn("reading rules; where somebody overwrote them, an ingester with that nodes directory puts them back", "version", version, "error", err, "wait", wait)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading rules %s: %w", version, err)
-	}
-	rules, err := nodes.Open(archive)
-	if err != nil {
-		return nil, fmt.Errorf("BUG: rules %s were checked before they were published: %w", version, err)
 	}
 	b.keep(version, rules)
 	return rules, nil

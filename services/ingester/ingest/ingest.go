@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (in *Ingester) guard(ctx context.Context) {
 		announced, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
 		inForce := err == nil && string(announced) == rules.Version()
 		if inForce {
-			_, err = in.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()))
+			err = in.intact(ctx, rules)
 		}
 		if inForce && err == nil {
 			continue
@@ -115,6 +116,9 @@ func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
 	if err := in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(version), rules.Archive()); err != nil {
 		return fmt.Errorf("publishing rules %s: %w", version, err)
 	}
+	if err := in.intact(ctx, rules); err != nil {
+		return err
+	}
 	// Announced once: when it was written is since when it is in force.
 	if current, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent); err != nil || string(current) != version {
 		if err := in.bus.Put(ctx, topology.RulesBucket, topology.RulesCurrent, []byte(version)); err != nil {
@@ -124,6 +128,20 @@ func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
 	in.rules.Store(rules)
 	in.log.Info("rules in force", "version", version)
 	return nil
+}
+
+// intact puts a version right that somebody overwrote: it never changes.
+func (in *Ingester) intact(ctx context.Context, rules *nodes.Rules) error {
+	version := rules.Version()
+	archive, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
+	if err != nil || bytes.Equal(archive, rules.Archive()) {
+		return err
+	}
+	if same, err := nodes.Open(archive); err == nil && same.Version() == version {
+		return nil // another release packs it otherwise
+	}
+	in.log.Error("the rules in force were overwritten in NATS, they are put right", "version", version)
+	return in.bus.Put(ctx, topology.RulesBucket, topology.RulesKey(version), rules.Archive())
 }
 
 // Ready says what is missing, nil when events can be taken.

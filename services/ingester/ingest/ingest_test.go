@@ -740,6 +740,9 @@ func TestRemovedRulesAreBack(t *testing.T) {
 	f("what is announced", func() error {
 		return b.bus.Delete(t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()))
 	})
+	f("what is announced, by being overwritten", func() error {
+		return b.bus.Put(t.Context(), topology.RulesBucket, topology.RulesKey(b.rules.Version()), []byte("garbage"))
+	})
 	f("an older copy, in which another version is in force", func() error {
 		if err := b.bus.Put(t.Context(), topology.RulesBucket, topology.RulesCurrent, []byte("another")); err != nil {
 			return err
