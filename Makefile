@@ -3,8 +3,6 @@ PROGRAMS := ingester enricher aggregator polyphony
 LIBRARY  := deploy/embedded/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so
 FUZZTIME  ?= 20s
 DURATION  ?= 10m
-# Tests that run side by side wait for time-outs and engines most of the time.
-PARALLEL  ?= 3
 SEED      ?= 1
 BENCHTIME ?= 200ms
 
@@ -36,7 +34,7 @@ run: build ## start everything with generated events and a live table
 test: engine ## vet and test everything, with the race detector where it can run
 	go vet ./...
 	@echo "test: every package$(if $(RACE),, without the race detector: it needs a C compiler)"
-	$(if $(RACE),CGO_ENABLED=1 )go test $(RACE) -parallel $(PARALLEL) -timeout 30m ./...
+	$(if $(RACE),CGO_ENABLED=1 )go test $(RACE) -timeout 60m ./...
 
 check: ## formatting, vet, module sums
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "check: run gofmt -w on these files" >&2; exit 1; }

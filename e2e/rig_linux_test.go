@@ -302,7 +302,7 @@ func (rig *rig) programsOf() (programs []string) {
 
 // readyWait is how long services may take to say that they are ready: what waits for room in a stream says so until others have
 // worked off what is in it.
-const readyWait = 5 * time.Minute
+const readyWait = 10 * time.Minute
 
 func (rig *rig) awaitReady() {
 	rig.t.Helper()
