@@ -78,10 +78,6 @@ func alarm(log *slog.Logger, alarmed map[string]bool, f Fill) {
 	alarmed[f.Stream] = near
 }
 
-// largest is more than a message takes: one event may be 1 MiB, and a mention says it in an envelope. A small stream that has no room for
-// one would refuse it for ever although all is read.
-const largest = 2 << 20
-
 // tidy purges one stream below the lower of what is acknowledged and what is younger than the time given, and says how full
 // it was before.
 func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (Fill, error) {
@@ -100,7 +96,7 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (F
 		return fill, nil
 	}
 	purgeBelow := acked + 1
-	if full := fill.Bytes*100 > fill.Max*highWater || fill.Bytes+largest > fill.Max; full {
+	if full := fill.Bytes*100 > fill.Max*highWater; full {
 		purgeBelow = state.FirstSeq + (purgeBelow-state.FirstSeq+1)/2 // the older half; the next round takes more if it must
 	} else {
 		if !state.FirstTime.Before(young) {
