@@ -413,27 +413,24 @@ func chunks(text string, size int) func(func(string) bool) {
 
 func setting(t *testing.T, name string, otherwise int) int {
 	t.Helper()
-	text := os.Getenv("POLYPHONY_TEST_" + name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return settingOf(t, name, otherwise, strconv.Atoi)
 }
 
-// settingTime is how long something lasts, as POLYPHONY_TEST_ and a name say.
+// settingTime is how long something lasts, in the same way.
 func settingTime(t *testing.T, name string, otherwise time.Duration) time.Duration {
+	t.Helper()
+	return settingOf(t, name, otherwise, time.ParseDuration)
+}
+
+func settingOf[T any](t *testing.T, name string, otherwise T, parse func(string) (T, error)) T {
 	t.Helper()
 	text := os.Getenv("POLYPHONY_TEST_" + name)
 	if text == "" {
 		return otherwise
 	}
-	lasts, err := time.ParseDuration(text)
+	value, err := parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lasts
+	return value
 }

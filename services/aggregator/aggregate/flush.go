@@ -205,16 +205,21 @@ const notOurs = "nothing that this version of Polyphony writes"
 // foreign makes a reject of a message that nobody of ours wrote: reading it again would end the same.
 func (f *flush) foreign(ctx context.Context, d *bus.Delivery) error {
 	f.unreadable(d, notOurs)
-	return f.insist(ctx, "keeping a foreign message", func(ctx context.Context) error {
+	return f.giveUp(ctx, d, f.line, "invalid_message", notOurs)
+}
+
+// giveUp makes a reject of a message, or of the nth line of one, which is a message by itself.
+func (f *flush) giveUp(ctx context.Context, d *bus.Delivery, line int, code social.Code, why string) error {
+	return f.insist(ctx, "keeping what cannot be processed", func(ctx context.Context) error {
 		stream := streamOf(d)
-		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, f.line), d.Header.Get(topology.HeaderRules), &wire.Reject{
-			Code: "invalid_message", Detail: notOurs, RecordedTime: d.Stored, Bytes: keptOf(d, f.line),
-			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: f.line, Subject: d.Subject, Header: d.OwnHeader()}})
+		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, line), d.Header.Get(topology.HeaderRules), &wire.Reject{
+			Code: code, Detail: why, RecordedTime: d.Stored, Bytes: keptOf(d, line),
+			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: line, Subject: d.Subject, Header: d.OwnHeader()}})
 	})
 }
 
 // unreadable says that a message cannot be read, and not what a parser says of it: that quotes what people wrote.
 func (f *flush) unreadable(d *bus.Delivery, why string) {
 	f.metrics.unreadable.WithLabelValues(streamOf(d)).Inc()
-	f.log.Error("a message cannot be read, its bytes are a reject: polyphony rejects list --stage aggregate", "subject", d.Subject, "sequence", d.Sequence, "error", why)
+	f.log.Error("a message cannot be read", "subject", d.Subject, "sequence", d.Sequence, "error", why)
 }

@@ -3,7 +3,6 @@ package aggregate
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,18 +122,13 @@ func (f *flush) insist(ctx context.Context, what string, do func(context.Context
 	})
 }
 
-// condemn makes a reject of a message, or of the nth line of one, which is a message by itself.
+// condemn gives up a message, or the nth line of one, that kills its readers.
 func (f *flush) condemn(ctx context.Context, d *bus.Delivery, line int) error {
-	stream := streamOf(d)
-	if stream == topology.Rejects.Name { // its bytes are a reject's
+	if streamOf(d) == topology.Rejects.Name { // its bytes are a reject's
 		f.unreadable(d, bus.ErrKills.Error())
 		return nil
 	}
-	return f.insist(ctx, "keeping what kills its readers", func(ctx context.Context) error {
-		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, line), d.Header.Get(topology.HeaderRules), &wire.Reject{
-			Code: "unprocessable", Detail: bus.ErrKills.Error(), RecordedTime: d.Stored, Bytes: keptOf(d, line),
-			Origin: &wire.Origin{Stream: stream, Sequence: d.Sequence, Line: line, Subject: d.Subject, Header: d.OwnHeader()}})
-	})
+	return f.giveUp(ctx, d, line, "unprocessable", bus.ErrKills.Error())
 }
 
 // keptOf is what a reject keeps of a message, or of a line of one that is a message by itself: of a frame the line as it was.
