@@ -94,54 +94,6 @@ func (b *Bus) Delete(ctx context.Context, bucket, key string) error {
 	return nil
 }
 
-// Watch calls changed with the present value of a key and with every later one, and when each was written, until ctx
-// ends. After an absence of NATS it begins anew, so that a value may come twice, and those in between not at all.
-func (b *Bus) Watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
-	pace := Forever()
-	for ctx.Err() == nil {
-		err := b.watch(ctx, bucket, key, func(value []byte, at time.Time) {
-			pace.Reset()
-			changed(value, at)
-		})
-		if ctx.Err() != nil {
-			return nil
-		}
-		wait := pace.NextBackOff()
-		b.log.Warn("watching again", "bucket", bucket, "key", key, "error", err, "wait", wait)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-	return nil
-}
-
-// watch follows a key until something fails or ctx ends.
-func (b *Bus) watch(ctx context.Context, bucket, key string, changed func(value []byte, at time.Time)) error {
-	kv, err := b.bucket(ctx, bucket)
-	if err != nil {
-		return err
-	}
-	watcher, err := kv.Watch(ctx, key)
-	if err != nil {
-		return fmt.Errorf("watching %s of %s: %w", key, bucket, err)
-	}
-	defer func() { _ = watcher.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return errors.New("the subscription was closed")
-			}
-			if entry != nil && entry.Operation() == jetstream.KeyValuePut {
-				changed(entry.Value(), entry.Created())
-			}
-		}
-	}
-}
-
 // bucket opens a bucket, and makes it anew where it is gone.
 func (b *Bus) bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {
 	kv, err := b.js.KeyValue(ctx, name)

@@ -41,11 +41,15 @@ type Delivery struct {
 	msg        jetstream.Msg
 }
 
-// Done acknowledges d before its batch is: what follows from it is stored. If that fails, the end of the batch does it.
-func (d *Delivery) Done(ctx context.Context) {
+// Done acknowledges d before its batch is: what follows from it is stored. If that fails, the end of the batch does it. It takes
+// five seconds to fail, as it does for all that a replay sets the readers back behind meanwhile.
+func (d *Delivery) Done(ctx context.Context) error {
 	seam.Before(seam.Acknowledge, d.Subject)
-	_ = d.msg.DoubleAck(ctx)
+	if err := d.msg.DoubleAck(ctx); err != nil {
+		return err
+	}
 	seam.After(seam.Acknowledge, d.Subject)
+	return nil
 }
 
 // ownHeaderSize is more than a value of a header takes that we write.

@@ -21,8 +21,10 @@ const (
 	// silence is how long nothing may be delivered or acknowledged while readers wait and messages are out: six times as long
 	// as an unacknowledged message stays with its reader.
 	silence = 6 * ackWait
-	// highWater is the part of a stream's size, in percent, above which acknowledged messages go at any age.
+	// highWater is the part of a stream's size, in percent, above which acknowledged messages go at any age. In small streams they go
+	// sooner: when the largest message no longer fits, which is about largest, or half is taken.
 	highWater = 80
+	largest   = 1 << 20
 )
 
 // Janitor keeps the streams of consumers within their bounds, and their messages moving, until ctx ends. It removes only what Polyphony's own
@@ -54,12 +56,12 @@ func (b *Bus) Janitor(ctx context.Context, keep func() time.Duration, seen func(
 	}
 }
 
-// Fill says how full a stream is. Above the high-water mark it holds nothing that could go: what is in it was not read yet.
+// Fill says how full a stream is.
 type Fill struct {
 	Stream string
 	Bytes  uint64
 	Max    uint64 // from where on the stream refuses
-	Unread bool   // nothing in it is acknowledged
+	Unread uint64 // of Bytes those that were not read yet, and cannot go: as their messages are of all
 }
 
 // Ratio is how full it is, 1 when it refuses.
@@ -67,13 +69,13 @@ func (f Fill) Ratio() float64 { return float64(f.Bytes) / float64(max(1, f.Max))
 
 // alarm says when a stream comes near its limit, once, and when it no longer is.
 func alarm(log *slog.Logger, alarmed map[string]bool, f Fill) {
-	near := f.Unread && f.Bytes*100 > f.Max*highWater
+	near := f.Unread*100 > f.Max*highWater
 	switch {
 	case near && !alarmed[f.Stream]:
 		log.Error("a stream is nearly full of what was not read yet, and will refuse: look at what its readers wait for in their /readyz, or give it more room",
-			"stream", f.Stream, "bytes", f.Bytes, "max", f.Max)
+			"stream", f.Stream, "bytes", f.Bytes, "unread", f.Unread, "max", f.Max)
 	case !near && alarmed[f.Stream]:
-		log.Info("a stream has room again", "stream", f.Stream, "bytes", f.Bytes, "max", f.Max)
+		log.Info("a stream has room again", "stream", f.Stream, "bytes", f.Bytes, "unread", f.Unread, "max", f.Max)
 	}
 	alarmed[f.Stream] = near
 }
@@ -91,23 +93,31 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (F
 	}
 	state := stream.CachedInfo().State
 	acked := consumer.CachedInfo().AckFloor.Stream
-	fill := Fill{Stream: c.Stream.Name, Bytes: state.Bytes, Max: uint64(stream.CachedInfo().Config.MaxBytes), Unread: state.Msgs > 0 && acked < state.FirstSeq}
-	if state.Msgs == 0 || fill.Unread {
+	fill := Fill{Stream: c.Stream.Name, Bytes: state.Bytes, Max: uint64(stream.CachedInfo().Config.MaxBytes), Unread: state.Bytes}
+	if acked < state.FirstSeq || state.Msgs == 0 {
 		return fill, nil
 	}
+	fill.Unread = uint64(float64(state.Bytes) * float64(state.LastSeq-min(acked, state.LastSeq)) / float64(state.LastSeq-state.FirstSeq+1))
 	purgeBelow := acked + 1
-	if full := fill.Bytes*100 > fill.Max*highWater; full {
+	if full := fill.Bytes*100 > fill.Max*highWater || fill.Bytes+min(largest, fill.Max/2) > fill.Max; full {
 		purgeBelow = state.FirstSeq + (purgeBelow-state.FirstSeq+1)/2 // the older half; the next round takes more if it must
 	} else {
 		if !state.FirstTime.Before(young) {
 			return fill, nil
 		}
-		if purgeBelow, err = firstSince(ctx, stream, state.FirstSeq, purgeBelow, young); err != nil {
+		if purgeBelow, err = firstSince(ctx, stream, c.Stream.Subject, state.FirstSeq, purgeBelow, young); err != nil {
 			return fill, err
 		}
 	}
 	if err := b.raise(ctx, topology.TidiedMark(c.Stream.Name, stream.CachedInfo().Created), purgeBelow); err != nil {
 		return fill, fmt.Errorf("noting what is purged: %w", err)
+	}
+	// Looked at again after that was noted: a replay sets the readers back first, then looks whether anything is noted.
+	if consumer, err = stream.Consumer(ctx, c.Durable); err != nil {
+		return fill, fmt.Errorf("reading consumer: %w", err)
+	}
+	if consumer.CachedInfo().AckFloor.Stream+1 < purgeBelow {
+		return fill, nil
 	}
 	seam.Before(seam.Purge, c.Stream.Name)
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(purgeBelow)); err != nil {
@@ -118,8 +128,8 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (F
 }
 
 // revive has messages delivered again that are out with nobody, for as long as nothing moved while readers wait for more.
-// After a start the server may put off the redelivery of some messages by as long as others had been out before. Those that
-// somebody does work on are worked on twice, which is harmless.
+// After a start the server may put off the redelivery of some messages by as long as others had been out before; it does not know
+// then when anything moved last. Those that somebody does work on are worked on twice, which is harmless.
 func (b *Bus) revive(ctx context.Context, c topology.Consumer, silence time.Duration) error {
 	consumer, err := b.js.Consumer(ctx, c.Stream.Name, c.Durable)
 	if err != nil {
@@ -178,14 +188,17 @@ func (b *Bus) Tidied(ctx context.Context, stream topology.Stream, created time.T
 	return n, nil
 }
 
-// firstSince is the first sequence within [from, to) stored at or after t, or to.
-func firstSince(ctx context.Context, stream jetstream.Stream, from, to uint64, t time.Time) (uint64, error) {
+// firstSince is the first sequence within [from, to) stored at or after t, or to. Some in between may have been removed.
+func firstSince(ctx context.Context, stream jetstream.Stream, subject string, from, to uint64, t time.Time) (uint64, error) {
 	var failed error
 	n := sort.Search(int(to-from), func(i int) bool {
 		if failed != nil {
 			return true
 		}
-		msg, err := stream.GetMsg(ctx, from+uint64(i))
+		msg, err := stream.GetMsg(ctx, from+uint64(i), jetstream.WithGetMsgSubject(subject)) // or the next one that is there
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return true
+		}
 		if err != nil {
 			failed = fmt.Errorf("reading message %d: %w", from+uint64(i), err)
 			return true

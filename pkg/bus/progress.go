@@ -18,6 +18,7 @@ type Progress struct {
 	Removed int       // messages that were removed from between others
 	Floor   uint64    // every message up to this one is acknowledged
 	Last    uint64    // the last message of the stream
+	LastAt  time.Time // when that was stored
 	Until   time.Time // every message stored before this time, by the server's clock, is acknowledged
 }
 
@@ -33,7 +34,7 @@ func (b *Bus) Progress(ctx context.Context, c topology.Consumer) (Progress, erro
 	}
 	state := stream.CachedInfo().State
 	p := Progress{Created: stream.CachedInfo().Created.UTC(), First: state.FirstSeq, Removed: state.NumDeleted, Floor: consumer.CachedInfo().AckFloor.Stream,
-		Last: state.LastSeq, Until: stream.CachedInfo().TimeStamp.UTC()}
+		Last: state.LastSeq, LastAt: state.LastTime.UTC(), Until: stream.CachedInfo().TimeStamp.UTC()}
 	if p.Floor >= p.Last {
 		return p, nil
 	}

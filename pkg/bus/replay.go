@@ -38,7 +38,7 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	r := Replayed{From: floor + 1, Last: state.LastSeq}
 	if state.Msgs > 0 {
 		r.Oldest = state.FirstTime.UTC()
-		since, err := firstSince(ctx, stream, state.FirstSeq, state.LastSeq+1, from)
+		since, err := firstSince(ctx, stream, c.Stream.Subject, state.FirstSeq, state.LastSeq+1, from)
 		if err != nil {
 			return Replayed{}, fmt.Errorf("looking in %s for what was stored at %s: %w", c.Stream.Name, from.UTC().Format(time.RFC3339), err)
 		}
@@ -59,7 +59,33 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	} else if err != nil {
 		return Replayed{}, fmt.Errorf("setting back consumer %s of %s (NATS 2.14 or later is needed): %w", c.Durable, c.Stream.Name, err)
 	}
-	return r, nil
+	return r, b.unpurged(ctx, c.Stream, stream, r.From)
+}
+
+// purgeTime is how long a purge may be under way.
+const purgeTime = 5 * time.Second
+
+// unpurged makes sure that what readers were set back to is still there: a janitor that looked before they were may be purging it.
+func (b *Bus) unpurged(ctx context.Context, s topology.Stream, stream jetstream.Stream, from uint64) error {
+	tidied, err := b.Tidied(ctx, s, stream.CachedInfo().Created)
+	if err != nil {
+		return err
+	}
+	if tidied > from {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(purgeTime):
+		}
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("reading stream %s: %w", s.Name, err)
+	}
+	if first := info.State.FirstSeq; first > from {
+		return fmt.Errorf("messages %d to %d of %s were purged while they were to be read again", from, first-1, s.Name)
+	}
+	return nil
 }
 
 // readWait is how long a message may take that is there: the answers of a busy server, and those that were purged meanwhile.
@@ -125,6 +151,18 @@ func (b *Bus) Message(ctx context.Context, stream topology.Stream, sequence uint
 	return &Delivery{Message: Message{Subject: msg.Subject, Header: msg.Header, Data: msg.Data}, Stored: msg.Time, Sequence: msg.Sequence}, nil
 }
 
+// StoredAt gives when a message was stored; the zero time and ErrGone where the stream does not hold it.
+func (b *Bus) StoredAt(ctx context.Context, stream topology.Stream, sequence uint64) (time.Time, error) {
+	if sequence == 0 {
+		return time.Time{}, ErrGone
+	}
+	d, err := b.Message(ctx, stream, sequence)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return d.Stored.UTC(), nil
+}
+
 // absent tells whether a stream, a durable or a bucket is not there (any more).
 func absent(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrConsumerDeleted) ||
@@ -135,8 +173,11 @@ func absent(err error) bool {
 // would take away too, and refuse every message since.
 const removalTime = 2 * time.Second
 
-// restore makes what is absent anew. What was in it is lost, which whoever follows progress notices.
+// restore makes what is absent anew, where it was told how large. What was in it is lost, which whoever follows progress notices.
 func (b *Bus) restore(ctx context.Context, why error) {
+	if b.storage == 0 { // a tool's, that does not know how much room there is
+		return
+	}
 	b.log.Error("something of NATS is gone and is made anew", "error", why)
 	select {
 	case <-ctx.Done():

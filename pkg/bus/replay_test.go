@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"polyphony/pkg/topology"
 )
@@ -114,6 +117,76 @@ func TestReplayLeavesNothingOut(t *testing.T) {
 		t.Fatalf("%+v, %v", replayed, err)
 	}
 	expect(t, reading(t, b), "0*", "1*", "2*")
+}
+
+// Messages that somebody removed from between others do not keep a replay from finding where to begin, nor the janitor.
+func TestReplayAcrossHoles(t *testing.T) {
+	b := setup(t, 64<<20)
+	for i := range 8 {
+		if err := b.Publish(t.Context(), raw(8)[i:i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := reading(t, b)
+	expect(t, got, "0", "1", "2", "3", "4", "5", "6", "7")
+	stream, err := b.js.Stream(t.Context(), topology.Raw.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sixth, err := stream.GetMsg(t.Context(), 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, removed := range []uint64{3, 4, 5, 8} {
+		if err := stream.DeleteMsg(t.Context(), removed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if replayed, err := b.Replay(t.Context(), topology.EnrichRaw, sixth.Time); err != nil || replayed.From != 3 {
+		t.Fatalf("%+v, %v", replayed, err)
+	}
+	expect(t, got, "5*", "6*")
+	if replayed, err := b.Replay(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil || replayed.From < 8 {
+		t.Fatalf("%+v, %v", replayed, err)
+	}
+	poll(t, func() error {
+		if _, err := b.tidy(t.Context(), topology.EnrichRaw, sixth.Time); err != nil {
+			return err
+		}
+		if n := b.stored(t); n != 2 {
+			return fmt.Errorf("%d left, two are young", n)
+		}
+		return nil
+	})
+}
+
+// A janitor that looked before the readers were set back, and purges then what they are to read, is found out.
+func TestReplayNoticesAPurge(t *testing.T) {
+	b := setup(t, 64<<20)
+	got := reading(t, b)
+	if err := b.Publish(t.Context(), raw(3)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, got, "0", "1", "2")
+	stream, err := b.js.Stream(t.Context(), topology.Raw.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.raise(t.Context(), topology.TidiedMark(topology.Raw.Name, stream.CachedInfo().Created), 3); err != nil {
+		t.Fatal(err)
+	}
+	replayed := make(chan error, 1)
+	go func() {
+		_, err := b.Replay(t.Context(), topology.EnrichRaw, time.Time{})
+		replayed <- err
+	}()
+	expect(t, got, "0*")
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-replayed; err == nil || !strings.Contains(err.Error(), "messages 1 to 2 of RAW were purged") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // A stream or bucket that somebody removes is made anew, and those who use it go on.

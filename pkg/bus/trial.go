@@ -53,8 +53,8 @@ func (b *Bus) Judge(ctx context.Context, key string, waits func(error), do func(
 	return false, err
 }
 
-// Suspect is a message to be tried, and what can be done with it.
-type Suspect struct {
+// Handling is what can be done with a message that is to be tried.
+type Handling struct {
 	Whole   func(*Trial) error                     // handles all of it
 	Split   func() (lines int)                     // takes it apart
 	Line    func(t *Trial, n int) error            // handles the nth line, from 1
@@ -63,27 +63,27 @@ type Suspect struct {
 
 // Try has a message handled; when its readers die of it, line by line, and what they die of is given up. What is noted of that stays
 // until it goes by itself: who comes after a death knows which lines were given up.
-func (b *Bus) Try(ctx context.Context, stream string, d *Delivery, waits func(error), s Suspect) error {
+func (b *Bus) Try(ctx context.Context, stream string, d *Delivery, waits func(error), h Handling) error {
 	judge := func(part string, do func(*Trial) error) (condemned bool, err error) {
 		return b.Judge(ctx, topology.TrialKey(stream, d.Sequence, d.Stored, part), waits, do)
 	}
-	condemned, err := judge("whole", s.Whole)
+	condemned, err := judge("whole", h.Whole)
 	if err != nil || !condemned {
 		return err
 	}
 	b.log.Error("the readers of a message die: taking it apart", "subject", d.Subject, "sequence", d.Sequence, "deliveries", d.Deliveries)
 	lines := 0
-	condemned, err = judge("apart", func(*Trial) error { lines = s.Split(); return nil })
+	condemned, err = judge("apart", func(*Trial) error { lines = h.Split(); return nil })
 	if err != nil {
 		return err
 	}
 	if condemned || lines < 2 {
-		return s.Condemn(ctx, 0)
+		return h.Condemn(ctx, 0)
 	}
 	for n := 1; n <= lines; n++ {
-		condemned, err := judge(strconv.Itoa(n), func(t *Trial) error { return s.Line(t, n) })
+		condemned, err := judge(strconv.Itoa(n), func(t *Trial) error { return h.Line(t, n) })
 		if err == nil && condemned {
-			err = s.Condemn(ctx, n)
+			err = h.Condemn(ctx, n)
 		}
 		if err != nil {
 			return err

@@ -75,6 +75,15 @@ func Open(archive []byte) (*Rules, error) {
 	return build(files, nil)
 }
 
+// OpenVersion is Open of what is kept as a version; under its name somebody else may have put another one.
+func OpenVersion(archive []byte, version string) (*Rules, error) {
+	rules, err := Open(archive)
+	if err == nil && rules.Version() != version {
+		return nil, fmt.Errorf("it holds version %s", rules.Version())
+	}
+	return rules, err
+}
+
 // build makes rules of files, or says everything that is wrong with them.
 func build(files []source, faults Faults) (*Rules, error) {
 	r := &Rules{}

@@ -159,6 +159,17 @@ func TestOpenReadsWhatArchiveWrote(t *testing.T) {
 	}
 }
 
+// A version is what its name says, whatever somebody put in its place.
+func TestOpenVersion(t *testing.T) {
+	one, other := load(t, "-- divisions/d.yaml --\ndivision: d\nlisten: x\n"), load(t, "-- divisions/d.yaml --\ndivision: d\nlisten: y\n")
+	if rules, err := OpenVersion(one.Archive(), one.Version()); err != nil || rules.Version() != one.Version() {
+		t.Errorf("%v", err)
+	}
+	if _, err := OpenVersion(other.Archive(), one.Version()); err == nil || !strings.Contains(err.Error(), other.Version()) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestOpenRefusesWhatArchiveDidNotWrite(t *testing.T) {
 	good := load(t, "-- divisions/d.yaml --\ndivision: d\nlisten: x\n").Archive()
 	_, bomb, err := pack([]source{{"safety/en.txt", make([]byte, 200<<20)}})

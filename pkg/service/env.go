@@ -104,7 +104,8 @@ func set(v reflect.Value, text string) error {
 }
 
 // checkForm holds text against a form: "addr" is HOST:PORT, the host may be empty; "nats" is one or several NATS URLs
-// with commas between, a bare HOST:PORT among them; "" is any text. No text has every form.
+// with commas between, a bare HOST:PORT among them; "storage" is a number of bytes, of which fewer than leastStorage cannot be
+// worked with; "" is any text. No text has every form.
 func checkForm(form, text string) error {
 	if text == "" {
 		return nil
@@ -113,6 +114,10 @@ func checkForm(form, text string) error {
 	case "addr":
 		if !isAddr(text) {
 			return errors.New("want HOST:PORT")
+		}
+	case "storage":
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil && n < leastStorage {
+			return fmt.Errorf("want bytes, at least %d", leastStorage)
 		}
 	case "nats":
 		for one := range strings.SplitSeq(text, ",") {
@@ -126,6 +131,9 @@ func checkForm(form, text string) error {
 	}
 	return nil
 }
+
+// leastStorage gives the smallest of the streams room for a few messages.
+const leastStorage = 1 << 20
 
 func isAddr(text string) bool {
 	_, port, err := net.SplitHostPort(text)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ func ReadSecret(setting, path string) ([]byte, error) {
 	if path == "" {
 		return nil, &UsageError{fmt.Errorf("%s is not set: name a file with at least 16 random bytes, the same for all replicas", setting)}
 	}
-	secret, err := os.ReadFile(path)
+	secret, err := readShort(path)
 	if err != nil {
 		return nil, &UsageError{fmt.Errorf("%s: %w", setting, err)}
 	}
@@ -27,11 +28,27 @@ func ReadPassword(setting, path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	password, err := os.ReadFile(path)
+	password, err := readShort(path)
 	if err != nil {
 		return "", &UsageError{fmt.Errorf("%s: %w", setting, err)}
 	}
 	return strings.TrimSpace(string(password)), nil
+}
+
+// mostSecret is more than any secret has, and less than a file that is named by mistake may.
+const mostSecret = 64 << 10
+
+func readShort(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	secret, err := io.ReadAll(io.LimitReader(file, mostSecret+1))
+	if err == nil && len(secret) > mostSecret {
+		err = fmt.Errorf("%s is no secret: it has more than %d bytes", path, mostSecret)
+	}
+	return secret, err
 }
 
 // KeepSecret reads a secret that this machine made for itself, or makes it. Of several processes that make it at once

@@ -124,7 +124,7 @@ type HTTPConfig struct {
 type NATSConfig struct {
 	NATSURL         string `env:"POLYPHONY_NATS_URL" default:"nats://127.0.0.1:4222" form:"nats" help:"NATS with JetStream"`
 	NATSCredentials string `env:"POLYPHONY_NATS_CREDENTIALS_FILE" help:"NATS credentials file"`
-	StreamBytes     int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" help:"disk space for all streams together, used when they are created"`
+	StreamBytes     int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" form:"storage" help:"disk space for all streams together, used when they are created"`
 }
 
 // Process is what the services in one process share.

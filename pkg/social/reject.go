@@ -17,6 +17,9 @@ const (
 	InFuture     Code = "in_future"
 )
 
+// ForeignSource is the detail of an event that was sent with a token which is not for its source.
+const ForeignSource = "source: not among those of this token"
+
 // Invalid is bad input: the sender has to change the event, sending it again cannot help.
 type Invalid struct {
 	Code   Code

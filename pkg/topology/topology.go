@@ -124,6 +124,9 @@ func QuestionKey(question []byte) string { return fmt.Sprintf("question.%x", sha
 // CompleteMark is the key of the last claim that the metrics are complete.
 const CompleteMark = "complete"
 
+// LossMark is the key of what was lost that the last claim rests on.
+const LossMark = "lost"
+
 // TidiedMark is the key of the first message that was left when a stream, made at a time, was last tidied.
 func TidiedMark(stream string, created time.Time) string {
 	return fmt.Sprintf("tidied.%s.%d", stream, created.UnixNano())

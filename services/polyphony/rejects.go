@@ -21,6 +21,7 @@ import (
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/service"
+	"polyphony/pkg/social"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/wire"
 )
@@ -58,7 +59,7 @@ type rejectFilter struct {
 	Stage  []string `placeholder:"STAGE,..." help:"Where: ingest, enrich, aggregate."`
 	Code   []string `placeholder:"CODE,..." help:"Why: invalid_json, missing_field, too_late, unprocessable, ..."`
 	Source []string `placeholder:"SOURCE,..." help:"From which source, as far as it is known."`
-	Since  string   `placeholder:"TIME" help:"Not before: RFC 3339, or how long ago, such as 36h."`
+	Since  string   `placeholder:"TIME" help:"Rejected not before: RFC 3339, or how long ago, such as 36h."`
 	Until  string   `placeholder:"TIME" help:"Before: the same."`
 
 	since, until time.Time
@@ -116,13 +117,14 @@ func (f *rejectFilter) subjects() (subjects []string) {
 }
 
 func (f *rejectFilter) takes(r *reject) bool {
-	return (len(f.Source) == 0 || slices.Contains(f.Source, r.Source)) && !r.RecordedTime.Before(f.since) &&
-		(f.until.IsZero() || r.RecordedTime.Before(f.until))
+	return (len(f.Source) == 0 || slices.Contains(f.Source, r.Source)) && !r.stored.Before(f.since) &&
+		(f.until.IsZero() || r.stored.Before(f.until))
 }
 
 // reject is one with where it lies.
 type reject struct {
 	wire.Reject
+	stored   time.Time // when it became one; what it is made of may have been accepted long before
 	sequence uint64
 	position int // within the message, from 1
 	stage    string
@@ -161,7 +163,7 @@ func unpack(d *bus.Delivery, each func(*reject) error) error {
 			return fmt.Errorf("message %d of %s: %w", d.Sequence, topology.Rejects.Name, err)
 		}
 		position++
-		if err := each(&reject{Reject: r, sequence: d.Sequence, position: position, stage: topology.RejectStage(d.Subject), rules: d.Header.Get(topology.HeaderRules)}); err != nil {
+		if err := each(&reject{Reject: r, stored: d.Stored, sequence: d.Sequence, position: position, stage: topology.RejectStage(d.Subject), rules: d.Header.Get(topology.HeaderRules)}); err != nil {
 			return err
 		}
 	}
@@ -195,7 +197,7 @@ type rejectsList struct {
 
 // Help tells what the columns are and what is not there.
 func (rejectsList) Help() string {
-	return `Each line is one reject: its name for show and replay, when it was judged, where (stage), why (code), the source, its size in
+	return `Each line is one reject: its name for show and replay, when it was rejected, where (stage), why (code), the source, its size in
 bytes, and what is wrong. Nothing of what people wrote is listed. Rejects are kept with their bytes for as long as raw data
 (privacy.retain.raw); the table "rejects" in ClickHouse knows of older ones.
 
@@ -230,10 +232,10 @@ func (l *rejectsList) Run(ctx context.Context, std streams) error {
 
 func (l *rejectsList) print(out io.Writer, r *reject) error {
 	if l.JSON {
-		return json.NewEncoder(out).Encode(map[string]any{"name": r.name(), "time": r.RecordedTime, "stage": r.stage, "code": r.Code, "source": r.Source,
+		return json.NewEncoder(out).Encode(map[string]any{"name": r.name(), "time": r.stored, "recorded_time": r.RecordedTime, "stage": r.stage, "code": r.Code, "source": r.Source,
 			"rules_version": r.rules, "origin": r.origin(), "size": r.Size, "kept": r.Kept, "detail": r.Detail})
 	}
-	_, err := fmt.Fprintf(out, "%-10s %s %-9s %-15s %-12s %8d  %s\n", r.name(), r.RecordedTime.Format(time.RFC3339), r.stage, r.Code, r.Source, r.Size, r.Detail)
+	_, err := fmt.Fprintf(out, "%-10s %s %-9s %-15s %-12s %8d  %s\n", r.name(), r.stored.UTC().Format(time.RFC3339), r.stage, r.Code, r.Source, r.Size, r.Detail)
 	return err
 }
 
@@ -263,8 +265,8 @@ func (s *rejectsShow) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if !s.Bytes {
-		fmt.Fprintf(std.out, "name    %s\ntime    %s\nstage   %s\ncode    %s\ndetail  %s\nsource  %s\nrules   %s\nfrom    %s\nbytes   %d", r.name(),
-			r.RecordedTime.Format(time.RFC3339Nano), r.stage, r.Code, r.Detail, r.Source, r.rules, r.origin(), r.Size)
+		fmt.Fprintf(std.out, "name     %s\ntime     %s\naccepted %s\nstage    %s\ncode     %s\ndetail   %s\nsource   %s\nrules    %s\nfrom     %s\nbytes    %d", r.name(),
+			r.stored.UTC().Format(time.RFC3339Nano), r.RecordedTime.Format(time.RFC3339Nano), r.stage, r.Code, r.Detail, r.Source, r.rules, r.origin(), r.Size)
 		if r.Kept < r.Size {
 			fmt.Fprintf(std.out, ", of which %d were kept", r.Kept)
 		}
@@ -315,7 +317,7 @@ type rejectsReplay struct {
 func (rejectsReplay) Help() string {
 	return `What an ingester refused is sent to it again and judged as if it came now. What was refused later is put back into the stream it
 came from, with the time and the rules version it had: so it becomes what it would have become. An event is counted once however
-often it is replayed, also when it was accepted meanwhile. What is still wrong becomes a reject again, beside the one it was; of those
+often it is replayed, also when it was accepted meanwhile. What was sent with a token that is not for its source is not sent again. What is still wrong becomes a reject again, beside the one it was; of those
 that are the same in all their bytes one is replayed.
 
   polyphony rejects replay --code too_late        # after lateness in company.yaml was raised
@@ -400,6 +402,11 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 		return nil
 	}
 	re.seen[is] = true
+	if r.Detail == social.ForeignSource { // who replays may send for every source, and would vouch for it
+		re.lost++
+		fmt.Fprintf(re.std.err, "reject %s was sent by somebody who may not send for source %s\n", r.name(), r.Source)
+		return nil
+	}
 	if r.Kept < r.Size {
 		re.lost++
 		fmt.Fprintf(re.std.err, "reject %s: of %d bytes only %d were kept\n", r.name(), r.Size, r.Kept)

@@ -39,6 +39,7 @@ after messages were lost on the way (a stream deleted, purged or restored). The 
 from when to replay; "freshness" in ClickHouse says until when the metrics are complete, and what was accepted since then is
 read again whatever TIME says.
 
+Frames of a rules version that is no longer in the bucket polyphony-rules wait until that is restored, and hold up "freshness".
 What was accepted and is no longer in the stream RAW cannot be replayed: let the sources send it again, repeats are harmless.
 
   polyphony replay --from 2026-11-23T08:00:00Z

@@ -44,7 +44,7 @@ type upSettings struct {
 	TokensFile    string `env:"POLYPHONY_TOKENS_FILE" help:"who may send: lines 'sha256:HEX source[,source]|*'"`
 	AuthorKeyFile string `env:"POLYPHONY_AUTHOR_KEY_FILE" help:"the secret that keys are made with (default: made once, in the data directory)"`
 	ClickHouseBin string `env:"POLYPHONY_CLICKHOUSE_BIN" help:"a clickhouse binary to use instead of the fetched library"`
-	StreamBytes   int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" help:"disk space for all streams together"`
+	StreamBytes   int64  `env:"POLYPHONY_STREAM_BYTES" default:"8589934592" form:"storage" help:"disk space for all streams together"`
 }
 
 // memoryLimit makes the garbage collector work harder before the process grows past it.

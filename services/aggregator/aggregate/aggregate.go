@@ -13,6 +13,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/topology"
@@ -78,19 +79,21 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var running sync.WaitGroup
+	running, ctx := errgroup.WithContext(ctx)
 	start := func(what string, run func(context.Context) error) {
-		running.Go(func() {
-			if err := run(ctx); err != nil && ctx.Err() == nil {
-				stop(fmt.Errorf("%s: %w", what, err))
+		running.Go(func() error {
+			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", what, err)
 			}
+			return nil
 		})
 	}
 	store := func(what string, from topology.Consumer, limit bus.Limit, handle func(*flush, context.Context, []bus.Delivery) error) {
-		f := &flush{Aggregator: ag}
-		running.Go(func() { f.hand.Watch(ctx, longest, func() { watchdog.End("reading a message", longest) }) })
+		f := &flush{Aggregator: ag, of: what}
+		start("watching", func(ctx context.Context) error {
+			f.hand.Watch(ctx, longest, func() { watchdog.End("reading a message", longest) })
+			return nil
+		})
 		start("storing "+what, func(ctx context.Context) error {
 			return ag.bus.Consume(ctx, from, limit, f.guarded(func(ctx context.Context, batch []bus.Delivery) error { return handle(f, ctx, batch) }))
 		})
@@ -110,11 +113,7 @@ func (ag *Aggregator) Run(ctx context.Context) error {
 	start("tidying internal streams", func(ctx context.Context) error {
 		return ag.bus.Janitor(ctx, ag.keepRaw, ag.metrics.fill, topology.AggregateFacts, topology.AggregateThreads, topology.AggregateRejects)
 	})
-	running.Wait()
-	if err = context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	return running.Wait()
 }
 
 // Ready says what is missing, nil when rows can be stored.
@@ -138,20 +137,33 @@ func (ag *Aggregator) keepRaw() time.Duration {
 // insist repeats what ClickHouse or NATS could not do yet, for as long as it takes. All of it may be repeated whole.
 func (ag *Aggregator) insist(ctx context.Context, what string, do func(context.Context) error) error {
 	return backoff.RetryNotify(func() error {
-		err := do(ctx)
-		switch {
-		case errors.Is(err, warehouse.ErrUnfit):
+		waits := do(ctx)
+		done, err := ag.attempt(what, waits)
+		if err != nil {
 			return backoff.Permanent(err)
-		case err != nil && !warehouse.Retry(err):
-			return backoff.Permanent(fmt.Errorf("BUG: %s: %w", what, err))
 		}
-		if err == nil {
-			ag.waiting.Delete(what)
+		if done {
+			return nil
 		}
-		return err
+		return waits
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
-		ag.waiting.Store(what, err)
-		ag.metrics.retries.Inc()
 		ag.log.Warn("trying again", "doing", what, "error", err, "wait", wait)
 	})
+}
+
+// attempt tells by what came of something whether it is done. When it is not, Ready says why until it is; an error is what waiting
+// does not mend.
+func (ag *Aggregator) attempt(what string, err error) (done bool, _ error) {
+	switch {
+	case err == nil:
+		ag.waiting.Delete(what)
+		return true, nil
+	case errors.Is(err, warehouse.ErrUnfit):
+		return false, err
+	case !warehouse.Retry(err):
+		return false, fmt.Errorf("BUG: %s: %w", what, err)
+	}
+	ag.waiting.Store(what, err)
+	ag.metrics.retries.Inc()
+	return false, nil
 }

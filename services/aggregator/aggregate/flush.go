@@ -20,7 +20,8 @@ import (
 // by then the rows, and the touches that make their node-hours stale, are in ClickHouse.
 type flush struct {
 	*Aggregator
-	again     bool // somebody may have begun with a message of the batch before
+	of        string // such as mentions
+	again     bool   // somebody may have begun with a message of the batch before
 	decoded   []social.Mention
 	originals []social.Original
 	trying    *bus.Trial    // of the message in hand, nil when it is not suspect
@@ -96,7 +97,7 @@ func (f *flush) facts(ctx context.Context, batch []bus.Delivery) error {
 
 // published is the last mention in its stream: those that go with the facts in hand are at or before it.
 func (f *flush) published(ctx context.Context) (sequence uint64, err error) {
-	err = f.insist(ctx, "reading progress", func(ctx context.Context) error {
+	err = f.insist(ctx, "reading progress for "+f.of, func(ctx context.Context) error {
 		progress, err := f.bus.Progress(ctx, topology.AggregateMentions)
 		sequence = progress.Last
 		return err
@@ -123,7 +124,7 @@ func (f *flush) stored(ctx context.Context, sequence uint64) error {
 	defer tick.Stop()
 	for {
 		var progress bus.Progress
-		err := f.insist(ctx, "reading progress", func(ctx context.Context) (err error) {
+		err := f.insist(ctx, "reading progress for "+f.of, func(ctx context.Context) (err error) {
 			progress, err = f.bus.Progress(ctx, topology.AggregateMentions)
 			return err
 		})
@@ -210,7 +211,7 @@ func (f *flush) foreign(ctx context.Context, d *bus.Delivery) error {
 
 // giveUp makes a reject of a message, or of the nth line of one, which is a message by itself.
 func (f *flush) giveUp(ctx context.Context, d *bus.Delivery, line int, code social.Code, why string) error {
-	return f.insist(ctx, "keeping what cannot be processed", func(ctx context.Context) error {
+	return f.insist(ctx, "keeping what cannot be processed of "+f.of, func(ctx context.Context) error {
 		stream := streamOf(d)
 		return f.reject(ctx, fmt.Sprintf("aggregate-%s-%d-%d-%d", stream, d.Stored.UnixMilli(), d.Sequence, line), d.Header.Get(topology.HeaderRules), &wire.Reject{
 			Code: code, Detail: why, RecordedTime: d.Stored, Bytes: keptOf(d, line),

@@ -23,6 +23,9 @@ const (
 // references.
 var feeds = [...]topology.Consumer{topology.AggregateMentions, topology.AggregateFacts, topology.AggregateThreads}
 
+// readers are all that the metrics come from: frames, and the feeds.
+var readers = append([]topology.Consumer{topology.EnrichRaw}, feeds[:]...)
+
 // sequences are one of each of the feeds.
 type sequences [len(feeds)]uint64
 
@@ -87,8 +90,15 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := ag.insist(ctx, "storing freshness", func(ctx context.Context) error { return ag.claim(ctx, mark, now) }); err != nil {
-			return err
+		// Once: what was lost while this waited for an engine is looked for before it is tried again.
+		err = ag.claim(ctx, mark, now)
+		stored, bug := ag.attempt("storing freshness", err)
+		if bug != nil {
+			return bug
+		}
+		if !stored {
+			ag.log.Warn("storing freshness", "error", err)
+			continue
 		}
 		mark, claimed = next, mark
 	}
@@ -100,7 +110,7 @@ type progress map[string]bus.Progress
 // readProgress looks at frames first: what follows from those that are enriched by then is published.
 func readProgress(ctx context.Context, b *bus.Bus) (progress, error) {
 	now := progress{}
-	for _, c := range append([]topology.Consumer{topology.EnrichRaw}, feeds[:]...) {
+	for _, c := range readers {
 		p, err := b.Progress(ctx, c)
 		if err != nil {
 			return nil, err

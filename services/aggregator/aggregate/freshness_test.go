@@ -26,7 +26,7 @@ func TestNothingUnreadIsClaimed(t *testing.T) {
 		t.Fatal(err)
 	}
 	ag := New(b, store, enginetest.Log(t), prometheus.NewRegistry())
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	following := make(chan error, 1)
 	go func() { following <- ag.followFreshness(ctx) }()
@@ -79,7 +79,9 @@ func TestClaimsOfOthers(t *testing.T) {
 	claims := 0
 	go func() {
 		claiming <- b.Consume(ctx, topology.AggregateMentions, bus.Limit{Messages: 1}, func(ctx context.Context, batch []bus.Delivery) error {
-			batch[0].Done(ctx)
+			if err := batch[0].Done(ctx); err != nil {
+				return err
+			}
 			now, err := readProgress(ctx, b)
 			if err == nil {
 				err = other.claim(ctx, now.mark(0), now)

@@ -3,9 +3,11 @@ package aggregate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
+	"polyphony/pkg/bus"
 	"polyphony/pkg/nodes"
 	"polyphony/pkg/topology"
 	"polyphony/pkg/warehouse"
@@ -14,109 +16,105 @@ import (
 // freezePeriod is how often hours are frozen that have reached their age; where any of them is stale, that is soon mended.
 const freezePeriod = 10 * time.Minute
 
-// announcement is a rules version that came in force.
-type announcement struct {
-	version string
-	since   time.Time
-}
+// rulesPeriod is how soon it is noticed that other rules came in force. Asked for, not told of: who is told hears nothing any more of a
+// bucket that was made anew.
+const rulesPeriod = time.Second
 
 // followRules stores each rules version that comes in force: which nodes there are and on whose clock their days run,
 // what the version said, how long things are kept. Hours whose mentions are due to go are frozen: their sealed metrics
-// outlive their facts.
+// outlive their facts. Of a version that cannot be read yet it waits for the next one as well.
 func (ag *Aggregator) followRules(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	announced, failed := make(chan announcement), make(chan error, 1)
-	go func() {
-		failed <- ag.bus.Watch(ctx, topology.RulesBucket, topology.RulesCurrent, func(version []byte, since time.Time) {
-			select {
-			case announced <- announcement{string(version), since}:
-			case <-ctx.Done():
-			}
-		})
-	}()
-	rounds := time.NewTicker(freezePeriod)
-	defer rounds.Stop()
-	var current announcement
-	for {
+	var stored string
+	var storedAt time.Time
+	pace := bus.Forever()
+	for wait := time.Duration(0); ; {
 		select {
-		case err := <-failed:
-			return err
-		case current = <-announced:
-		case <-rounds.C: // more hours have reached their age
-			if current.version == "" {
-				continue
-			}
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
 		}
-		if err := ag.storeRules(ctx, current); err != nil {
-			return err
+		version, since, err := ag.bus.Written(ctx, topology.RulesBucket, topology.RulesCurrent)
+		isNew := string(version) != stored || time.Since(storedAt) > freezePeriod // or more hours have reached their age
+		if err == nil && isNew {
+			err = ag.storeRules(ctx, string(version), since)
 		}
-		if err := ag.storeMissed(ctx); err != nil {
-			return err
+		if errors.Is(err, bus.ErrNoKey) && version == nil { // no ingester was here yet
+			err, isNew = nil, false
 		}
+		done, bug := ag.attempt("storing rules", err)
+		if bug != nil {
+			return bug
+		}
+		if !done {
+			wait = pace.NextBackOff()
+			ag.log.Warn("trying again", "doing", "storing rules", "error", err, "wait", wait)
+			continue
+		}
+		if isNew {
+			stored, storedAt = string(version), time.Now()
+		}
+		pace.Reset()
+		wait = rulesPeriod
 	}
 }
 
-func (ag *Aggregator) storeRules(ctx context.Context, a announcement) error {
-	var rules *nodes.Rules
-	err := ag.insist(ctx, "reading rules", func(ctx context.Context) error {
-		archive, err := ag.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(a.version))
-		if err == nil {
-			rules, err = nodes.Open(archive) // of what somebody overwrote, until an ingester has put it back
-		}
-		return err
-	})
+// storeRules stores what a version says that is in force since a time, and what those said that were in between.
+func (ag *Aggregator) storeRules(ctx context.Context, version string, since time.Time) error {
+	archive, err := ag.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(version))
 	if err != nil {
 		return err
+	}
+	rules, err := nodes.OpenVersion(archive, version) // which an ingester puts back when somebody overwrote it
+	if err != nil {
+		return fmt.Errorf("reading rules %s: %w", version, err)
 	}
 	origin := "/polyphony/" + rules.Company().ID
 	ag.origin.Store(&origin)
 	ag.raw.Store(int64(rules.Company().Privacy.Retain.Raw))
-	err = ag.insist(ctx, "storing rules", func(ctx context.Context) error { return ag.store.PutRules(ctx, describe(rules, a.since)) })
-	if err != nil {
+	if err := ag.store.PutRules(ctx, describe(rules, since)); err != nil {
 		return err
 	}
 	keep := rules.Company().Privacy.Retain
-	return ag.insist(ctx, "setting the retention", func(ctx context.Context) error {
-		err := ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
-		if errors.Is(err, warehouse.ErrStale) {
-			ag.log.Warn("the retention of mentions waits for sealing", "error", err, "next", freezePeriod)
-			return nil
-		}
+	err = ag.store.SetRetention(ctx, warehouse.Retention{Text: keep.Text, Mentions: keep.Mentions, Metrics: keep.Metrics})
+	if errors.Is(err, warehouse.ErrStale) {
+		ag.log.Warn("the retention of mentions waits for sealing", "error", err, "next", freezePeriod)
+		err = nil
+	}
+	if err != nil {
 		return err
-	})
+	}
+	return ag.storeMissed(ctx)
 }
 
 // storeMissed stores what versions said that were in force only while no aggregator looked: mentions may name them.
 func (ag *Aggregator) storeMissed(ctx context.Context) error {
-	return ag.insist(ctx, "storing rules", func(ctx context.Context) error {
-		known, err := ag.store.KnownRules(ctx)
+	known, err := ag.store.KnownRules(ctx)
+	if err != nil {
+		return err
+	}
+	keys, err := ag.bus.Keys(ctx, topology.RulesBucket, topology.RulesKey(""))
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		version := strings.TrimPrefix(key, topology.RulesKey(""))
+		if known[version] {
+			continue
+		}
+		archive, since, err := ag.bus.Written(ctx, topology.RulesBucket, key)
 		if err != nil {
 			return err
 		}
-		keys, err := ag.bus.Keys(ctx, topology.RulesBucket, topology.RulesKey(""))
+		rules, err := nodes.OpenVersion(archive, version)
 		if err != nil {
+			ag.log.Error("rules cannot be read, somebody else wrote them", "key", key, "error", err)
+			continue
+		}
+		if err := ag.store.PutVersion(ctx, describe(rules, since)); err != nil {
 			return err
 		}
-		for _, key := range keys {
-			if known[strings.TrimPrefix(key, topology.RulesKey(""))] {
-				continue
-			}
-			archive, since, err := ag.bus.Written(ctx, topology.RulesBucket, key)
-			if err != nil {
-				return err
-			}
-			rules, err := nodes.Open(archive)
-			if err != nil {
-				ag.log.Error("rules cannot be read, somebody else wrote them", "key", key, "error", err)
-				continue
-			}
-			if err := ag.store.PutVersion(ctx, describe(rules, since)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // describe puts rules into the rows that analysts see.

@@ -74,7 +74,9 @@ func (f *flush) ended(ctx context.Context, handle bus.Handler, batch []bus.Deliv
 		return err
 	}
 	for i := range batch {
-		batch[i].Done(ctx)
+		if batch[i].Done(ctx) != nil { // so would the others
+			break
+		}
 	}
 	return nil
 }
@@ -87,7 +89,7 @@ func (f *flush) try(ctx context.Context, handle bus.Handler, d *bus.Delivery) er
 		defer func() { f.trying, f.line = nil, 0 }()
 		return handle(ctx, []bus.Delivery{*d})
 	}
-	err := f.bus.Try(ctx, streamOf(d), d, func(why error) { f.waits(streamOf(d), why) }, bus.Suspect{
+	err := f.bus.Try(ctx, streamOf(d), d, func(why error) { f.waits(streamOf(d), why) }, bus.Handling{
 		Whole: func(t *bus.Trial) error { return under(t, d, 0) },
 		Split: func() int {
 			f.hand.Work()
@@ -106,7 +108,7 @@ func (f *flush) try(ctx context.Context, handle bus.Handler, d *bus.Delivery) er
 	if err != nil {
 		return err
 	}
-	d.Done(ctx)
+	_ = d.Done(ctx)
 	return nil
 }
 

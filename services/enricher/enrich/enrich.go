@@ -265,6 +265,7 @@ func (w *worker) flush(ctx context.Context) error {
 	if err := w.publish(ctx, w.out.factMessages()); err != nil {
 		return err
 	}
+	w.metrics.rejected.Add(float64(w.out.rejected)) // what dies now is not tried again: an alarm rests on it
 	w.out.sent()
 	return nil
 }

@@ -509,6 +509,7 @@ func TestOnlyTheKillerIsCondemned(t *testing.T) {
 
 // Waiting is said at /readyz, and however often a process is stopped while it waits, its frames are not condemned.
 func TestStoppedWhileWaiting(t *testing.T) {
+	t.Parallel()
 	b := setupWith(t, 1<<20)
 	b.publishRules()
 	filler := bus.Message{Subject: topology.MentionSubject("heart", "north"), Data: bytes.Repeat([]byte(" "), 30_000)}
@@ -566,6 +567,7 @@ func TestStoppedWhileWaiting(t *testing.T) {
 // Spam that compresses well and concerns many nodes is published piece by piece: what a worker holds is bounded, nothing
 // is lost, and no fact is stored before its mention.
 func TestSpamIsBounded(t *testing.T) {
+	t.Parallel()
 	b := setupWith(t, 1<<30)
 	files := fstest.MapFS{
 		"company.yaml":           {Data: []byte("company: acme\n")},

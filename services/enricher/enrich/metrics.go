@@ -44,6 +44,5 @@ func (m *metrics) cycle(o *outbox, frames int, took time.Duration) {
 	m.events.Add(float64(o.events))
 	m.unmatched.Add(float64(o.unmatched))
 	m.mentions.Add(float64(o.mentions))
-	m.rejected.Add(float64(o.rejected))
 	m.cycleSeconds.Observe(took.Seconds())
 }

@@ -23,7 +23,9 @@ type outbox struct {
 	originals  []byte // the batch in the making
 	size       int    // bytes collected, and what messages take beside their bytes
 
-	events, unmatched, mentions, rejected int
+	rejected int // among them
+
+	events, unmatched, mentions int
 }
 
 // nodeBatch is the public message of a node in the making.
@@ -52,10 +54,10 @@ func (o *outbox) reset() {
 		o.nodes = map[social.Node]*nodeBatch{}
 	}
 	o.sent()
-	o.rejected, o.events, o.unmatched, o.mentions = 0, 0, 0, 0
+	o.events, o.unmatched, o.mentions = 0, 0, 0
 }
 
-// sent forgets what was collected and keeps the counts.
+// sent forgets what was collected and keeps the counts of what it came from.
 func (o *outbox) sent() {
 	if o.free = append(o.free, o.lent...); len(o.free) > keptBatches {
 		o.free = o.free[:keptBatches]
@@ -64,7 +66,7 @@ func (o *outbox) sent() {
 	clear(o.facts)
 	o.ready, o.lent, o.originals = o.ready[:0], o.lent[:0], nil
 	o.statements, o.references, o.facts = o.statements[:0], o.references[:0], o.facts[:0]
-	o.size = 0
+	o.size, o.rejected = 0, 0
 }
 
 func (o *outbox) mention(origin string, m *social.Mention) {

@@ -74,7 +74,7 @@ func (b *ruleBook) get(ctx context.Context, version string, waits func(error)) (
 		if err != nil {
 			return nil, err
 		}
-		return nodes.Open(archive)
+		return nodes.OpenVersion(archive, version)
 	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
 		waits(fmt.Errorf("rules %s: %w", version, err))
 		if errors.Is(err, bus.ErrNoKey) {

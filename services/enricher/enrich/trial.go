@@ -22,7 +22,7 @@ func (w *worker) try(ctx context.Context, d *bus.Delivery) error {
 		defer func() { w.trying = nil }()
 		return do()
 	}
-	err := w.bus.Try(ctx, topology.Raw.Name, d, w.waits, bus.Suspect{
+	err := w.bus.Try(ctx, topology.Raw.Name, d, w.waits, bus.Handling{
 		Whole: func(t *bus.Trial) error { return under(t, func() error { return w.whole(ctx, d) }) },
 		Split: func() int {
 			head, _ = w.unpack(d) // what cannot be unpacked has no lines
@@ -49,7 +49,7 @@ func (w *worker) try(ctx context.Context, d *bus.Delivery) error {
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	d.Done(ctx)
+	_ = d.Done(ctx)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type Ingester struct {
 	bus     *bus.Bus
 	log     *slog.Logger
 	rules   atomic.Pointer[nodes.Rules] // in force: in the bucket before it is here
+	adopts  sync.Mutex                  // held while that changes, or is put back
 	tokens  *Tokens
 	commits *committer
 	budget  budget
@@ -73,25 +75,29 @@ func (in *Ingester) guard(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		rules := in.rules.Load()
-		announced, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
-		inForce := err == nil && string(announced) == rules.Version()
-		if inForce {
-			err = in.intact(ctx, rules)
-		}
-		if inForce && err == nil {
-			continue
-		}
-		if err == nil { // another ingester's, or an older copy of the bucket
-			err = in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()), rules.Archive())
-		} else if errors.Is(err, bus.ErrNoKey) {
-			in.log.Error("the rules in force were removed from NATS, they are put back", "version", rules.Version())
-			err = in.adopt(ctx, rules)
-		}
-		if err != nil && ctx.Err() == nil {
-			in.log.Warn("looking after the rules in force", "version", rules.Version(), "error", err)
+		if err := in.look(ctx); err != nil && ctx.Err() == nil {
+			in.log.Warn("looking after the rules in force", "error", err)
 		}
 	}
+}
+
+// look is one round of guard.
+func (in *Ingester) look(ctx context.Context) error {
+	in.adopts.Lock()
+	defer in.adopts.Unlock()
+	rules := in.rules.Load()
+	announced, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
+	switch {
+	case err == nil && string(announced) == rules.Version():
+		err = in.intact(ctx, rules)
+	case err == nil: // another ingester's, or an older copy of the bucket
+		err = in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(rules.Version()), rules.Archive())
+	}
+	if errors.Is(err, bus.ErrNoKey) {
+		in.log.Error("the rules in force were removed from NATS, they are put back", "version", rules.Version())
+		err = in.adopt(ctx, rules)
+	}
+	return err
 }
 
 // follow puts a changed version in force: the watcher tells of a change once.
@@ -104,13 +110,17 @@ func (in *Ingester) follow(ctx context.Context, changed *nodes.Rules) {
 
 // insist adopts a version, trying for as long as that takes. It fails only when ctx ends.
 func (in *Ingester) insist(ctx context.Context, rules *nodes.Rules) error {
-	return backoff.RetryNotify(func() error { return in.adopt(ctx, rules) }, backoff.WithContext(bus.Forever(), ctx),
+	return backoff.RetryNotify(func() error {
+		in.adopts.Lock()
+		defer in.adopts.Unlock()
+		return in.adopt(ctx, rules)
+	}, backoff.WithContext(bus.Forever(), ctx),
 		func(err error, wait time.Duration) {
 			in.log.Warn("the rules are not in force yet", "version", rules.Version(), "error", err, "wait", wait)
 		})
 }
 
-// adopt makes a version known to everybody, then puts it in force here: no frame names a version that cannot be had.
+// adopt makes a version known to everybody, then puts it in force here: no frame names a version that cannot be had. adopts is held.
 func (in *Ingester) adopt(ctx context.Context, rules *nodes.Rules) error {
 	version := rules.Version()
 	if err := in.bus.PutOnce(ctx, topology.RulesBucket, topology.RulesKey(version), rules.Archive()); err != nil {
@@ -137,7 +147,7 @@ func (in *Ingester) intact(ctx context.Context, rules *nodes.Rules) error {
 	if err != nil || bytes.Equal(archive, rules.Archive()) {
 		return err
 	}
-	if same, err := nodes.Open(archive); err == nil && same.Version() == version {
+	if _, err := nodes.OpenVersion(archive, version); err == nil {
 		return nil // another release packs it otherwise
 	}
 	in.log.Error("the rules in force were overwritten in NATS, they are put right", "version", version)

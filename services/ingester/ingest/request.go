@@ -217,7 +217,7 @@ func (j *judge) begin(now time.Time, lateness time.Duration, rules string, g gra
 func (j *judge) take(line int, event []byte) {
 	e, err := j.decoder.Decode(event)
 	if err == nil && !j.grant.allows(e.Source) {
-		err = &social.Invalid{Code: social.InvalidField, Detail: "source: not among those of this token"}
+		err = &social.Invalid{Code: social.InvalidField, Detail: social.ForeignSource}
 	}
 	if err == nil {
 		err = CheckTime(e, j.now, j.lateness)
