@@ -31,10 +31,11 @@ build: engine ## build the four programs into bin/, the engine beside them
 run: build ## start everything with generated events and a live table
 	bin/polyphony up --demo
 
+# Those of the end-to-end tests that run side by side wait most of the time: four of them fit on two cores.
 test: engine ## vet and test everything, with the race detector where it can run
 	go vet ./...
 	@echo "test: every package$(if $(RACE),, without the race detector: it needs a C compiler)"
-	$(if $(RACE),CGO_ENABLED=1 )go test $(RACE) -timeout 60m ./...
+	$(if $(RACE),CGO_ENABLED=1 )go test $(RACE) -parallel 4 -timeout 60m ./...
 
 check: ## formatting, vet, module sums
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "check: run gofmt -w on these files" >&2; exit 1; }

@@ -22,8 +22,11 @@ const (
 	tellerPace = 250 * time.Millisecond
 )
 
-// smallRaw is full after some minutes, so that it comes to be purged.
-const smallRaw = 2 << 20
+// These are full after some minutes, so that they come to be purged.
+const (
+	smallRaw     = 2 << 20
+	smallRejects = 128 << 10
+)
 
 // thorough is how long a run must last for every seam to have its turn.
 const thorough = 20 * time.Minute
@@ -42,7 +45,7 @@ func TestFaults(t *testing.T) {
 	}
 	seed := uint64(setting(t, "SEED", 1))
 	rig := newRig(t, seed)
-	rig.streams["RAW"] = smallRaw
+	rig.streams["RAW"], rig.streams["REJECTS"] = smallRaw, smallRejects
 	rig.start()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -61,6 +64,7 @@ func TestFaults(t *testing.T) {
 	histories := slices.Concat(all[:]...)
 	t.Logf("seed %d: %d histories, %d requests answered otherwise than 202\n%s", seed, len(histories), rig.refused.Load(), rig.summary())
 	rig.mustKnowItsSeams(lasts >= thorough)
+	rig.mustLackNothing()
 	copyFile := filepath.Join(t.TempDir(), "copy")
 	rig.copied("--file", copyFile)
 	rig.mustShow(histories, copyFile)

@@ -116,6 +116,7 @@ func TestOutages(t *testing.T) {
 	stop()
 	telling.Wait()
 	settleAt(t, rig.at["nats"], max(3*time.Minute, longest))
+	rig.mustLackNothing()
 	t.Logf("%d histories, %d requests answered otherwise than 202", len(all), rig.refused.Load())
 	copyFile := filepath.Join(t.TempDir(), "copy")
 	rig.copied("--file", copyFile)

@@ -20,7 +20,7 @@ import (
 // nothing is claimed to be complete meanwhile, and the replay makes the metrics what they must be.
 func TestReplay(t *testing.T) {
 	t.Parallel()
-	events := 20_000
+	events := 8_000
 	if testing.Short() {
 		events = 6_000
 	}

@@ -119,7 +119,7 @@ func (rig *rig) makeStreams() {
 		if err != nil {
 			return err
 		}
-		subjects := map[string]string{"MENTIONS": "social.mentions.*.*", "RAW": "social.raw.*", "FACTS": "social.facts.*", "THREADS": "social.threads.*"}
+		subjects := map[string]string{"MENTIONS": "social.mentions.*.*", "RAW": "social.raw.*", "FACTS": "social.facts.*", "THREADS": "social.threads.*", "REJECTS": "social.rejects.*.*"}
 		for name, size := range rig.streams {
 			if _, err := js.CreateStream(rig.t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subjects[name]},
 				Discard: jetstream.DiscardNew, MaxBytes: size, Duplicates: 2 * time.Minute, AllowDirect: true}); err != nil {
@@ -443,6 +443,19 @@ func (rig *rig) summary() string {
 		}
 	}
 	return b.String()
+}
+
+// mustLackNothing: whatever died, no aggregator takes anything for lost.
+func (rig *rig) mustLackNothing() {
+	rig.t.Helper()
+	for _, a := range rig.of("aggregator") {
+		rig.await(a.name+" to say that nothing is lost", func() error {
+			if _, metrics := rig.ask(a, "/metrics"); !strings.Contains(metrics, "\npolyphony_aggregator_losses 0\n") {
+				return errNone
+			}
+			return nil
+		})
+	}
 }
 
 // mustKnowItsSeams: nobody came to a seam that is not planned with, and after a long time everybody fell at every one.

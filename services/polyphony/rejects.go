@@ -317,8 +317,8 @@ type rejectsReplay struct {
 func (rejectsReplay) Help() string {
 	return `What an ingester refused is sent to it again and judged as if it came now. What was refused later is put back into the stream it
 came from, with the time and the rules version it had: so it becomes what it would have become. An event is counted once however
-often it is replayed, also when it was accepted meanwhile. What was sent with a token that is not for its source is not sent again. What is still wrong becomes a reject again, beside the one it was; of those
-that are the same in all their bytes one is replayed.
+often it is replayed, also when it was accepted meanwhile. What was sent with a token that is not for its source is not sent again.
+What is still wrong becomes a reject again, beside the one it was; of those that are the same one is replayed.
 
   polyphony rejects replay --code too_late        # after lateness in company.yaml was raised
   polyphony rejects replay --stage enrich         # after a release that mends an enricher`
@@ -383,7 +383,7 @@ func (c *rejectsReplay) each(ctx context.Context, b *bus.Bus, std streams, do fu
 
 // replayer collects what is to be sent, and puts back the rest.
 type replayer struct {
-	seen      map[[sha256.Size]byte]bool // by stage and bytes: what was replayed before and is still wrong is there more than once
+	seen      map[[sha256.Size]byte]bool // by identity: what was replayed before and is still wrong is there more than once
 	bus       *bus.Bus
 	client    client
 	std       streams
@@ -397,7 +397,10 @@ type replayer struct {
 // take replays one.
 func (re *replayer) take(ctx context.Context, r *reject) error {
 	_ = re.bar.Add(1)
-	is := sha256.Sum256(append([]byte(r.stage+"\n"), r.Bytes...))
+	is, err := r.identity()
+	if err != nil {
+		return err
+	}
 	if re.seen[is] {
 		return nil
 	}
@@ -425,7 +428,7 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 	if holdsFrames := r.Origin.Stream == topology.Raw.Name || r.Origin.Stream == topology.Threads.Name; holdsFrames && r.Origin.Line > 0 {
 		messages = framed(r)
 	}
-	err := re.bus.PublishPatiently(ctx, messages, func(why error) { fmt.Fprintf(re.std.err, "waiting: %v\n", why) })
+	err = re.bus.PublishPatiently(ctx, messages, func(why error) { fmt.Fprintf(re.std.err, "waiting: %v\n", why) })
 	if err != nil {
 		return fmt.Errorf("putting back reject %s: %w", r.name(), err)
 	}
@@ -434,6 +437,21 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 		re.mentions = r.RecordedTime
 	}
 	return nil
+}
+
+// identity is the same of rejects that would be replayed in the same way: wherever it stood, the same bytes under the same subject and
+// headers, but for the trial that each has of its own.
+func (r *reject) identity() ([sha256.Size]byte, error) {
+	var stood wire.Origin
+	if r.Origin != nil {
+		stood = wire.Origin{Stream: r.Origin.Stream, Subject: r.Origin.Subject, Header: maps.Clone(r.Origin.Header)}
+		delete(stood.Header, topology.HeaderTrial)
+	}
+	encoded, err := json.Marshal([]any{r.stage, stood})
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("BUG: encoding where reject %s stood: %w", r.name(), err)
+	}
+	return sha256.Sum256(append(encoded, r.Bytes...)), nil
 }
 
 // framed makes a frame again of a line of one.
