@@ -16,6 +16,7 @@ import (
 // is read, and nothing brings it back: not the same posts again, with other words or at other times, no merge and no
 // restart. Its words are gone from the tables.
 func TestDeletions(t *testing.T) {
+	t.Parallel()
 	const posts, deletions = 600, 40
 	u := startUp(t)
 	r := rand.New(rand.NewPCG(3, 3))
@@ -95,6 +96,7 @@ func TestDeletions(t *testing.T) {
 // TestDeletionByAnyAuthor: what one of its copies says an author wrote goes with all they wrote, whatever other copies say and
 // in whatever order all is heard, and nothing else goes.
 func TestDeletionByAnyAuthor(t *testing.T) {
+	t.Parallel()
 	u := startUp(t)
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
 	written := func(kind, id, author string, minute int, says string) string {
@@ -165,6 +167,7 @@ func TestDeletionByAnyAuthor(t *testing.T) {
 // another node, what they refer to and deletions are told, one by one and all at once, with two aggregators; and of a post
 // that is known to be deleted no edit is published.
 func TestWithdrawnInPublic(t *testing.T) {
+	t.Parallel()
 	const posts = 300
 	u := startUp(t)
 	startService(t, "aggregator", "POLYPHONY_NATS_URL=nats://"+u.at["nats"], "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()

@@ -6,15 +6,11 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -34,7 +30,6 @@ var bin string
 
 func TestMain(m *testing.M) {
 	embedded.RunChildIfAsked()
-	runNATSIfAsked()
 	os.Exit(run(m))
 }
 
@@ -46,7 +41,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	build := exec.Command("go", "build", "-o", dir+"/", "./services/ingester", "./services/enricher", "./services/aggregator", "./services/polyphony",
-		"./deploy/examples/subscriber")
+		"./deploy/examples/subscriber", "./e2e/nats")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
@@ -62,25 +57,6 @@ func run(m *testing.M) int {
 		}
 	}
 	return code
-}
-
-// runNATSIfAsked makes this process a NATS server until it is told to end.
-func runNATSIfAsked() {
-	dir := os.Getenv("E2E_NATS_DIR")
-	if dir == "" {
-		return
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	n, err := embedded.StartNATS(embedded.NATSConfig{Dir: dir, Addr: os.Getenv("E2E_NATS_ADDR"), Log: log})
-	if err != nil {
-		log.Error("starting", "error", err)
-		os.Exit(1)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	<-ctx.Done()
-	n.Close()
-	os.Exit(0)
 }
 
 // program is a command line of one of the programs, with no setting of ours in its environment.

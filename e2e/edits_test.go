@@ -18,6 +18,7 @@ import (
 // TestEditThatNobodyCanRead: an edit that was sealed with another secret changes nothing, is put on record, and holds up
 // nobody: those told in the same breath and later are applied.
 func TestEditThatNobodyCanRead(t *testing.T) {
+	t.Parallel()
 	u := startUp(t)
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
 	event := func(format string, args ...any) { u.post(fmt.Appendf(nil, format, args...), "application/json", nil) }
@@ -58,6 +59,7 @@ func TestEditThatNobodyCanRead(t *testing.T) {
 // TestEditAndEarlierCopyAtOnce: an edit and a copy of its post with an earlier time, heard at once by two aggregators, end
 // as the edited words at the earlier time, however the two meet.
 func TestEditAndEarlierCopyAtOnce(t *testing.T) {
+	t.Parallel()
 	const posts = 200
 	u := startUp(t)
 	startService(t, "aggregator", "POLYPHONY_NATS_URL=nats://"+u.at["nats"], "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]).awaitReady()
@@ -96,6 +98,7 @@ func TestEditAndEarlierCopyAtOnce(t *testing.T) {
 // TestEditLeavesOut: what an edit leaves out stays as it was in the copy of the post that stands, all of it: title, tags, links,
 // and names that its mention does not show; in whatever order copies and edit are heard.
 func TestEditLeavesOut(t *testing.T) {
+	t.Parallel()
 	u := startUp(t)
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
 	post := func(minute int, what string) string {
@@ -141,6 +144,7 @@ func TestEditLeavesOut(t *testing.T) {
 // TestRetoldPostKeepsItsThread: a post is known since it was first recorded. That it is told again, with an earlier time or
 // other words, after the wait of those who replied to it is over, takes no reply out of its thread.
 func TestRetoldPostKeepsItsThread(t *testing.T) {
+	t.Parallel()
 	const wait = time.Second
 	u := startUp(t, "--nodes", companyWith(t, historyCompany, fmt.Sprintf("thread_wait: %s\n", wait)))
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour)
@@ -174,6 +178,7 @@ func TestRetoldPostKeepsItsThread(t *testing.T) {
 // TestAdoptedIsKept: what waited for its post and is a mention now is kept as long as that, in every copy, and with all that
 // any copy refers to, in whatever order post, copies and an edit are heard.
 func TestAdoptedIsKept(t *testing.T) {
+	t.Parallel()
 	u := startUp(t)
 	at := time.Now().UTC().Truncate(time.Hour).Add(-24 * time.Hour).Format(time.RFC3339)
 	facts := []string{

@@ -11,6 +11,7 @@ import (
 
 // TestExact: what was generated is what is counted, per node and hour, once however often it is sent.
 func TestExact(t *testing.T) {
+	t.Parallel()
 	events := 200_000
 	if testing.Short() {
 		events = 20_000

@@ -14,6 +14,7 @@ import (
 // TestFrozenClickHouse: while ClickHouse stands still, events are accepted as ever and public mentions flow; when it
 // goes on, the counts are exact.
 func TestFrozenClickHouse(t *testing.T) {
+	t.Parallel()
 	events := 50_000
 	if testing.Short() {
 		events = 10_000

@@ -5,6 +5,7 @@ import "testing"
 // TestKilled: whatever ends the process, and whenever, nothing that was answered 202 is lost and nothing is counted
 // twice. Senders repeat what was not answered.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	events := 60_000
 	if testing.Short() {
 		events = 30_000

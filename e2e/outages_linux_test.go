@@ -28,8 +28,10 @@ func TestOutages(t *testing.T) {
 	}
 	rig := newRig(t, 1)
 	rig.gentle = true
-	natsDisk := mount(t, filepath.Join(rig.data, "nats"), 64<<20)
-	clickhouseDisk := mount(t, filepath.Join(rig.data, "clickhouse"), 256<<20)
+	lasts := settingTime(t, "OUTAGE", outageTime)
+	room := 256<<20 + int(lasts.Seconds())<<19 // more than what is told takes, all of which NATS keeps
+	natsDisk := mount(t, filepath.Join(rig.data, "nats"), room)
+	clickhouseDisk := mount(t, filepath.Join(rig.data, "clickhouse"), room)
 	rig.start()
 	rig.awaitReady()
 	ctx, stop := context.WithCancel(t.Context())
@@ -39,7 +41,6 @@ func TestOutages(t *testing.T) {
 	telling.Go(func() { all = rig.tellHistories(ctx, 0, rand.New(rand.NewPCG(1, 1))) })
 
 	nats, clickhouse := rig.of("nats")[0], rig.of("clickhouse")[0]
-	lasts := settingTime(t, "OUTAGE", outageTime)
 	longest := lasts
 	outage := func(what, services, says string, begin, end func()) {
 		t.Helper()

@@ -21,6 +21,7 @@ import (
 // TestPsytar: real posts of patients, of 2001 to 2016, are each in the node of their medicine, once, however often
 // they are sent.
 func TestPsytar(t *testing.T) {
+	t.Parallel()
 	const corpus = "../../shared/data/psytar/posts.ndjson"
 	posts, err := os.ReadFile(corpus)
 	if errors.Is(err, fs.ErrNotExist) {

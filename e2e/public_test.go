@@ -31,6 +31,7 @@ var phones = []string{"170 55501873", "170/55501873", "555-018-7344", "55501873"
 // TestPublicMessages: any NATS client reads what the contract describes, and neither it nor an analyst nor an operator
 // finds a person in it.
 func TestPublicMessages(t *testing.T) {
+	t.Parallel()
 	u := newUp(t)
 	u.env = []string{"POLYPHONY_LOG_LEVEL=debug"}
 	u.start()

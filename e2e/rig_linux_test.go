@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -76,8 +77,12 @@ func (a *actor) paused() bool {
 // newRig prepares everything, two of each service, and starts nothing.
 func newRig(t *testing.T, seed uint64) *rig {
 	t.Helper()
-	rig := &rig{seed: seed, programs: programsWithSeams(t), nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t),
-		streams: map[string]int64{"MENTIONS": 8 << 30}}
+	programs, err := programsWithSeams()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig := &rig{seed: seed, programs: programs, nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t),
+		streams: map[string]int64{"MENTIONS": 8 << 30, "FACTS": 2 << 20, "THREADS": 1 << 20, "REJECTS": 2 << 20}}
 	rig.up = &up{t: t, data: t.TempDir(), at: map[string]string{}}
 	if err := os.WriteFile(filepath.Join(rig.data, "author.key"), []byte("an invented secret of the tests"), 0o600); err != nil {
 		t.Fatal(err)
@@ -130,20 +135,19 @@ func (rig *rig) makeStreams() {
 	})
 }
 
-// smallStreams is the size of all streams together.
-const smallStreams = 20 << 20
+// smallStreams is the size of all streams together, the least that services take.
+const smallStreams = 40 << 20
 
-// programsWithSeams builds the services with the tag faults.
-func programsWithSeams(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
+// programsWithSeams is the directory of the services built with the tag faults.
+var programsWithSeams = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(bin, "faults")
 	build := exec.Command("go", "build", "-tags", "faults", "-o", dir+"/", "./services/ingester", "./services/enricher", "./services/aggregator")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the programs with seams: %v\n%s", err, out)
+		return "", fmt.Errorf("building the programs with seams: %w\n%s", err, out)
 	}
-	return dir
-}
+	return dir, nil
+})
 
 // process is a child whose end is noticed.
 type process struct {
@@ -193,13 +197,12 @@ func (rig *rig) actorOf(name, program string, command func() *exec.Cmd) *actor {
 	return a
 }
 
-// nats is this test's program again: see runNATSIfAsked.
+// nats is a process that is not slowed by the race detector, as the services are none.
 func (rig *rig) nats() *actor {
 	rig.at["nats"] = freeAddr(rig.t)
 	dir := filepath.Join(rig.data, "nats")
 	return rig.actorOf("nats", "nats", func() *exec.Cmd {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(environment(), "E2E_NATS_DIR="+dir, "E2E_NATS_ADDR="+rig.at["nats"])
+		cmd := program("nats", "-dir", dir, "-addr", rig.at["nats"])
 		cmd.Stdout, cmd.Stderr = rig.log, rig.log
 		return cmd
 	})
@@ -445,16 +448,17 @@ func (rig *rig) summary() string {
 	return b.String()
 }
 
-// mustLackNothing: whatever died, no aggregator takes anything for lost.
+// mustLackNothing: whatever died, no aggregator ever took anything for lost.
 func (rig *rig) mustLackNothing() {
 	rig.t.Helper()
-	for _, a := range rig.of("aggregator") {
-		rig.await(a.name+" to say that nothing is lost", func() error {
-			if _, metrics := rig.ask(a, "/metrics"); !strings.Contains(metrics, "\npolyphony_aggregator_losses 0\n") {
-				return errNone
-			}
-			return nil
-		})
+	text, err := os.ReadFile(rig.log.Name())
+	if err != nil {
+		rig.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "something that was acknowledged is lost") {
+			rig.t.Error(line)
+		}
 	}
 }
 

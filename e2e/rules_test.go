@@ -17,6 +17,7 @@ import (
 // TestLiveRules: changes of the nodes directory take effect while events flow, without a restart and without losing or
 // repeating an event. A broken file is refused, and the last good version stays in force.
 func TestLiveRules(t *testing.T) {
+	t.Parallel()
 	directory := t.TempDir()
 	if err := os.CopyFS(directory, os.DirFS(filepath.Join(root, "deploy/nodes"))); err != nil {
 		t.Fatal(err)

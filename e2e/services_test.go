@@ -26,6 +26,7 @@ import (
 // TestSeparateServices: the three services as processes of their own, several of each, give the same exact counts, also
 // when some of them are killed.
 func TestSeparateServices(t *testing.T) {
+	t.Parallel()
 	events := 60_000
 	if testing.Short() {
 		events = 10_000

@@ -30,6 +30,7 @@ const (
 // what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and
 // _SEED make it longer or other, and with _AT_ONCE more of them are told side by side, which is faster.
 func TestHistories(t *testing.T) {
+	t.Parallel()
 	histories, seed, atOnce := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1), setting(t, "AT_ONCE", 500)
 	if testing.Short() {
 		histories = 200
@@ -86,6 +87,7 @@ func TestHistories(t *testing.T) {
 // TestSameInAnyOrder: the same facts under the same secret, heard in other orders, end as the same rows to the last column,
 // also where hashes decide what stands; only when each was recorded differs.
 func TestSameInAnyOrder(t *testing.T) {
+	t.Parallel()
 	const histories, tellings = 400, 2
 	r := rand.New(rand.NewPCG(7, 7))
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)

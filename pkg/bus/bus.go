@@ -172,7 +172,7 @@ func (b *Bus) ensure(ctx context.Context) error {
 			Name: s.Name, Subjects: []string{s.Subject},
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
 			// A full stream refuses, it never forgets: no MaxAge, see Janitor.
-			Discard: jetstream.DiscardNew, MaxBytes: b.storage * int64(s.Share) / 100,
+			Discard: jetstream.DiscardNew, MaxBytes: b.storage / 100 * int64(s.Share),
 			Duplicates: 2 * time.Minute, AllowDirect: true,
 		})
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {

@@ -131,7 +131,11 @@ func (b *Bus) tidy(ctx context.Context, c topology.Consumer, young time.Time) (F
 // After a start the server may put off the redelivery of some messages by as long as others had been out before; it does not know
 // then when anything moved last. Those that somebody does work on are worked on twice, which is harmless.
 func (b *Bus) revive(ctx context.Context, c topology.Consumer, silence time.Duration) error {
-	consumer, err := b.js.Consumer(ctx, c.Stream.Name, c.Durable)
+	stream, err := b.js.Stream(ctx, c.Stream.Name)
+	if err != nil {
+		return fmt.Errorf("reading stream: %w", err)
+	}
+	consumer, err := stream.Consumer(ctx, c.Durable)
 	if err != nil {
 		return fmt.Errorf("reading consumer: %w", err)
 	}
@@ -140,7 +144,7 @@ func (b *Bus) revive(ctx context.Context, c topology.Consumer, silence time.Dura
 		return nil
 	}
 	b.log.Warn("delivering messages again that are with nobody", "stream", c.Stream.Name, "messages", info.NumAckPending)
-	_, err = b.Replay(ctx, c, info.TimeStamp.Add(time.Hour)) // of what is read nothing
+	_, err = b.setBack(ctx, stream, c, info.TimeStamp.Add(time.Hour)) // of what is read nothing
 	return err
 }
 

@@ -30,6 +30,15 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	if err != nil {
 		return Replayed{}, fmt.Errorf("reading stream %s: %w", c.Stream.Name, err)
 	}
+	r, err := b.setBack(ctx, stream, c, from)
+	if err != nil {
+		return Replayed{}, err
+	}
+	return r, b.unpurged(ctx, c.Stream, stream, r.From)
+}
+
+// setBack is a replay that does not look whether somebody purges meanwhile.
+func (b *Bus) setBack(ctx context.Context, stream jetstream.Stream, c topology.Consumer, from time.Time) (Replayed, error) {
 	consumer, err := stream.Consumer(ctx, c.Durable)
 	if err != nil {
 		return Replayed{}, fmt.Errorf("reading consumer %s of %s: %w", c.Durable, c.Stream.Name, err)
@@ -44,6 +53,7 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 		}
 		r.From = min(r.From, since)
 	}
+	r.From = max(r.From, state.FirstSeq) // who counts what was read may be older than the stream
 	// Told first: whoever gets a message again finds that it may be one.
 	config := consumer.CachedInfo().Config
 	config.Metadata = maps.Clone(config.Metadata)
@@ -59,13 +69,14 @@ func (b *Bus) Replay(ctx context.Context, c topology.Consumer, from time.Time) (
 	} else if err != nil {
 		return Replayed{}, fmt.Errorf("setting back consumer %s of %s (NATS 2.14 or later is needed): %w", c.Durable, c.Stream.Name, err)
 	}
-	return r, b.unpurged(ctx, c.Stream, stream, r.From)
+	return r, nil
 }
 
 // purgeTime is how long a purge may be under way.
 const purgeTime = 5 * time.Second
 
-// unpurged makes sure that what readers were set back to is still there: a janitor that looked before they were may be purging it.
+// unpurged makes sure that what readers were set back to is still there: a janitor that looked before they were may be purging it. One
+// that is stopped for longer, and purges then, will have removed more than is noted: that shows as a loss.
 func (b *Bus) unpurged(ctx context.Context, s topology.Stream, stream jetstream.Stream, from uint64) error {
 	tidied, err := b.Tidied(ctx, s, stream.CachedInfo().Created)
 	if err != nil {
@@ -84,6 +95,9 @@ func (b *Bus) unpurged(ctx context.Context, s topology.Stream, stream jetstream.
 	}
 	if first := info.State.FirstSeq; first > from {
 		return fmt.Errorf("messages %d to %d of %s were purged while they were to be read again", from, first-1, s.Name)
+	}
+	if tidied > from {
+		return b.Put(ctx, topology.MarksBucket, topology.TidiedMark(s.Name, stream.CachedInfo().Created), strconv.AppendUint(nil, from, 10))
 	}
 	return nil
 }

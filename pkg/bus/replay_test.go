@@ -41,6 +41,17 @@ func reading(t *testing.T, b *Bus) (got chan string) {
 	return got
 }
 
+// acknowledged waits until all messages up to the nth are.
+func (b *Bus) acknowledged(t *testing.T, n uint64) {
+	t.Helper()
+	poll(t, func() error {
+		if p, err := b.Progress(t.Context(), topology.EnrichRaw); err != nil || p.Floor < n {
+			return fmt.Errorf("%d of %d acknowledged, %v", p.Floor, n, err)
+		}
+		return nil
+	})
+}
+
 func expect(t *testing.T, got chan string, want ...string) {
 	t.Helper()
 	for _, w := range want {
@@ -65,15 +76,6 @@ func TestReplay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	acknowledged := func(n uint64) {
-		t.Helper()
-		poll(t, func() error {
-			if p, err := b.Progress(t.Context(), topology.EnrichRaw); err != nil || p.Floor < n {
-				return fmt.Errorf("%d of %d acknowledged, %v", p.Floor, n, err)
-			}
-			return nil
-		})
-	}
 	messages := raw(6)
 	publish(messages[:2])
 	expect(t, got, "0", "1")
@@ -83,7 +85,7 @@ func TestReplay(t *testing.T) {
 	}
 	publish(messages[2:4])
 	expect(t, got, "2", "3")
-	acknowledged(4)
+	b.acknowledged(t, 4)
 	third, err := stream.GetMsg(t.Context(), 3)
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +97,13 @@ func TestReplay(t *testing.T) {
 	expect(t, got, "2*", "3*")
 	publish(messages[4:])
 	expect(t, got, "4", "5")
-	acknowledged(6)
+	b.acknowledged(t, 6)
 
 	if replayed, err = b.Replay(t.Context(), topology.EnrichRaw, time.Time{}); err != nil || replayed.From != 1 {
 		t.Fatalf("%+v, %v", replayed, err)
 	}
 	expect(t, got, "0*", "1*", "2*", "3*", "4*", "5*")
-	acknowledged(6)
+	b.acknowledged(t, 6)
 	if replayed, err = b.Replay(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil || replayed.From != 7 {
 		t.Errorf("from what is not there yet: %+v, %v", replayed, err)
 	}
@@ -129,6 +131,7 @@ func TestReplayAcrossHoles(t *testing.T) {
 	}
 	got := reading(t, b)
 	expect(t, got, "0", "1", "2", "3", "4", "5", "6", "7")
+	b.acknowledged(t, 8)
 	stream, err := b.js.Stream(t.Context(), topology.Raw.Name)
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +149,7 @@ func TestReplayAcrossHoles(t *testing.T) {
 		t.Fatalf("%+v, %v", replayed, err)
 	}
 	expect(t, got, "5*", "6*")
+	b.acknowledged(t, 7)
 	if replayed, err := b.Replay(t.Context(), topology.EnrichRaw, time.Now().Add(time.Hour)); err != nil || replayed.From < 8 {
 		t.Fatalf("%+v, %v", replayed, err)
 	}

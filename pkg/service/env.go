@@ -132,8 +132,8 @@ func checkForm(form, text string) error {
 	return nil
 }
 
-// leastStorage gives the smallest of the streams room for a few messages.
-const leastStorage = 1 << 20
+// leastStorage gives THREADS, which gets a twentieth of it, room for two of the largest messages.
+const leastStorage = 40 << 20
 
 func isAddr(text string) bool {
 	_, port, err := net.SplitHostPort(text)

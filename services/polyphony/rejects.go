@@ -397,14 +397,6 @@ type replayer struct {
 // take replays one.
 func (re *replayer) take(ctx context.Context, r *reject) error {
 	_ = re.bar.Add(1)
-	is, err := r.identity()
-	if err != nil {
-		return err
-	}
-	if re.seen[is] {
-		return nil
-	}
-	re.seen[is] = true
 	if r.Detail == social.ForeignSource { // who replays may send for every source, and would vouch for it
 		re.lost++
 		fmt.Fprintf(re.std.err, "reject %s was sent by somebody who may not send for source %s\n", r.name(), r.Source)
@@ -415,6 +407,14 @@ func (re *replayer) take(ctx context.Context, r *reject) error {
 		fmt.Fprintf(re.std.err, "reject %s: of %d bytes only %d were kept\n", r.name(), r.Size, r.Kept)
 		return nil
 	}
+	is, err := r.identity()
+	if err != nil {
+		return err
+	}
+	if re.seen[is] {
+		return nil
+	}
+	re.seen[is] = true
 	if r.Origin == nil {
 		return re.send(ctx, r)
 	}

@@ -53,7 +53,7 @@ type Aggregator struct {
 	metrics *metrics
 	waiting sync.Map               // by what is being done: why it must wait
 	origin  atomic.Pointer[string] // CloudEvents source of all mentions, nil before the first rules
-	said    string                 // of what is lost, by followFreshness alone
+	said    int                    // how many losses, by followFreshness alone
 	saidAt  time.Time
 	raw     atomic.Int64 // retention of raw data by the rules in force, in ns; 0 before the first
 }

@@ -85,6 +85,9 @@ func (ag *Aggregator) followFreshness(ctx context.Context) error {
 		next = now.mark(held.epoch)
 		if held.lost || held.epoch != mark.epoch || mark.until.IsZero() || !mark.reached(next.last) {
 			mark, claimed = next, watermark{epoch: held.epoch, until: held.until}
+			if held.lost { // looked at every time, so that it is noted before nothing shows it any more
+				mark = watermark{epoch: held.epoch}
+			}
 			if held.bare { // from now on it is noticed when something is lost
 				_ = ag.claim(ctx, claimed, now) // if it fails, another one comes
 			}

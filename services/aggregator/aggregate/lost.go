@@ -87,14 +87,14 @@ func (ag *Aggregator) checkClaims(ctx context.Context) (holds, progress, error) 
 	ag.metrics.lost.Set(float64(len(losses)))
 	if len(losses) > 0 {
 		held.lost, held.bare = true, false
-		if why := errors.Join(losses...).Error(); ag.said != why || time.Since(ag.saidAt) > sayAgain {
-			ag.said, ag.saidAt = why, time.Now()
-			ag.log.Error("something that was acknowledged is lost", "what", why, "complete_until", stored.CompleteUntil,
+		if len(losses) != ag.said || time.Since(ag.saidAt) > sayAgain {
+			ag.said, ag.saidAt = len(losses), time.Now()
+			ag.log.Error("something that was acknowledged is lost", "what", errors.Join(losses...), "complete_until", stored.CompleteUntil,
 				"remedy", "polyphony replay --from "+stored.CompleteUntil.UTC().Format(time.RFC3339),
 				"besides", "what RAW lost before it was read its sources must send again")
 		}
 	} else {
-		ag.said = ""
+		ag.said = 0
 	}
 	return held, now, nil
 }
@@ -105,7 +105,7 @@ type loss struct {
 	What  []string `json:"what"`
 }
 
-// remembered notes what was lost when it is seen for the second time, and gives what was noted in this epoch where nothing shows it any
+// remembered notes what is lost when it is seen for the second time, and when it is more than was noted, and gives what was noted in this epoch where nothing shows it any
 // more: streams grow, and are tidied.
 func (ag *Aggregator) remembered(ctx context.Context, epoch uint32, losses []error) ([]error, error) {
 	var known loss
@@ -113,13 +113,16 @@ func (ag *Aggregator) remembered(ctx context.Context, epoch uint32, losses []err
 	if err != nil && !errors.Is(err, bus.ErrNoKey) {
 		return nil, fmt.Errorf("reading what was lost: %w", err)
 	}
-	noted := json.Unmarshal(note, &known) == nil && known.Epoch == epoch && len(known.What) > 0
+	noted := 0
+	if json.Unmarshal(note, &known) == nil && known.Epoch == epoch {
+		noted = len(known.What)
+	}
 	switch {
-	case noted && len(losses) == 0:
+	case noted > 0 && len(losses) == 0:
 		for _, what := range known.What {
 			losses = append(losses, errors.New(what))
 		}
-	case !noted && len(losses) > 0 && ag.said != "":
+	case len(losses) > noted && ag.said > 0:
 		known = loss{Epoch: epoch}
 		for _, l := range losses {
 			known.What = append(known.What, l.Error())

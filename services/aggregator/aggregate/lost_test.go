@@ -203,12 +203,23 @@ func TestClaimAfterAnOutage(t *testing.T) {
 	}
 	r.refuses.Store(true)
 	publish()
-	<-r.refused
+	awaitRefusal := func() {
+		t.Helper()
+		select {
+		case <-r.refused:
+		case <-time.After(time.Minute):
+			t.Fatal("nobody would store a claim")
+		}
+	}
+	awaitRefusal()
 	response, err := http.Post("http://"+engine.HTTPAddr()+"/?database=polyphony", "text/plain", strings.NewReader("TRUNCATE TABLE freshness_store"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	response.Body.Close()
+	if response.Body.Close(); response.StatusCode != http.StatusOK {
+		t.Fatal(response.Status)
+	}
+	time.Sleep(2 * freshnessPeriod) // what was begun before is refused as well
 	http.DefaultClient.CloseIdleConnections()
 	r.refuses.Store(false)
 	for range 30 { // in which a wrong claim would come

@@ -216,7 +216,13 @@ func (j *judge) begin(now time.Time, lateness time.Duration, rules string, g gra
 // take judges one event. Its bytes go into the submission either way.
 func (j *judge) take(line int, event []byte) {
 	e, err := j.decoder.Decode(event)
-	if err == nil && !j.grant.allows(e.Source) {
+	source := ""
+	if e != nil {
+		source = e.Source
+	} else {
+		source = wire.SourceOf(event)
+	}
+	if source != "" && !j.grant.allows(source) { // before whatever else is wrong: that may be mended one day
 		err = &social.Invalid{Code: social.InvalidField, Detail: social.ForeignSource}
 	}
 	if err == nil {
@@ -234,12 +240,6 @@ func (j *judge) take(line int, event []byte) {
 	j.refused++
 	if len(j.rows) < maxListed {
 		j.rows = append(j.rows, rejectedRow{Line: line, Code: bad.Code, Detail: bad.Detail})
-	}
-	source := ""
-	if e != nil {
-		source = e.Source
-	} else {
-		source = wire.SourceOf(event)
 	}
 	r := wire.Reject{Code: bad.Code, Detail: bad.Detail, Source: source, RecordedTime: j.now, Bytes: event}
 	if j.overhead > maxOverhead && len(event) < maxShared {
