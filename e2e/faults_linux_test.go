@@ -118,7 +118,7 @@ func (rig *rig) tellHistories(ctx context.Context, teller int, r *rand.Rand) (al
 	client := &http.Client{Timeout: 15 * time.Second}
 	defer client.CloseIdleConnections()
 	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
-	pace := time.NewTicker(tellerPace)
+	pace := time.NewTicker(rig.pace)
 	defer pace.Stop()
 	for ctx.Err() == nil {
 		round := len(all)
@@ -156,6 +156,6 @@ func (rig *rig) insist(client *http.Client, r *rand.Rand, lines []byte) {
 			}
 		}
 		rig.refused.Add(1)
-		time.Sleep(pollStep)
+		time.Sleep(5 * pollStep)
 	}
 }

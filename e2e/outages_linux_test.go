@@ -27,7 +27,7 @@ func TestOutages(t *testing.T) {
 		t.Skip("takes two minutes")
 	}
 	rig := newRig(t, 1)
-	rig.gentle = true
+	rig.gentle, rig.pace = true, 2*tellerPace
 	lasts := settingTime(t, "OUTAGE", outageTime)
 	room := 256<<20 + int(lasts.Seconds())<<19 // more than what is told takes, all of which NATS keeps
 	natsDisk := mount(t, filepath.Join(rig.data, "nats"), room)

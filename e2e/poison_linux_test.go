@@ -85,7 +85,7 @@ func poisoned(t *testing.T, kind string, of poisoning) {
 				t.Fatalf("%s %s: counted %s, want %s", kind, program, got, want)
 			}
 			rig.tend()
-			time.Sleep(pollStep)
+			time.Sleep(10 * pollStep)
 			answer, err := ask(t.Context(), rig.at["clickhouse-http"], fmt.Sprintf(`SELECT concat((SELECT toString(sum(mentions)) FROM node_metrics_1h), ' ',
 				(SELECT toString(count()) FROM mentions WHERE text LIKE '%%%s%%'), ' ',
 				(SELECT toString(count()) FROM rejects WHERE code = '%s')) FORMAT TSV`, poisonWord, code))

@@ -37,6 +37,7 @@ type rig struct {
 	done      map[string]int   // harm, by kind
 	refused   atomic.Int64     // requests
 	scheduled []due
+	pace      time.Duration     // of each who tells
 	gentle    bool              // no more plans for processes that start
 	poison    map[string]string // by program, what its processes die of
 	armed     string            // a file that has ClickHouse end at its next commit, and goes with that
@@ -81,7 +82,7 @@ func newRig(t *testing.T, seed uint64) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rig := &rig{seed: seed, programs: programs, nodes: companyWith(t, historyCompany, ""), done: map[string]int{}, log: keptLog(t),
+	rig := &rig{seed: seed, programs: programs, nodes: companyWith(t, historyCompany, ""), pace: tellerPace, done: map[string]int{}, log: keptLog(t),
 		streams: map[string]int64{"MENTIONS": 8 << 30, "FACTS": 2 << 20, "THREADS": 1 << 20, "REJECTS": 2 << 20}}
 	rig.up = &up{t: t, data: t.TempDir(), at: map[string]string{}}
 	if err := os.WriteFile(filepath.Join(rig.data, "author.key"), []byte("an invented secret of the tests"), 0o600); err != nil {

@@ -25,65 +25,6 @@ const (
 	pieces = 3 // in which each is told
 )
 
-// TestHistories: whatever happened, in whatever order it is heard, however often and in however many pieces, by two
-// enrichers and two aggregators of which two are killed on the way, with merges in between, the mentions, the metrics and
-// what totals make of them are what the set of facts says. POLYPHONY_TEST_HISTORIES and
-// _SEED make it longer or other, and with _AT_ONCE more of them are told side by side, which is faster.
-func TestHistories(t *testing.T) {
-	t.Parallel()
-	histories, seed, atOnce := setting(t, "HISTORIES", 2000), setting(t, "SEED", 1), setting(t, "AT_ONCE", 500)
-	if testing.Short() {
-		histories = 200
-	}
-	u := startUp(t, "--nodes", companyWith(t, historyCompany, ""))
-	at := "POLYPHONY_NATS_URL=nats://" + u.at["nats"]
-	others := func() []*service {
-		return []*service{
-			startService(t, "enricher", at, "POLYPHONY_AUTHOR_KEY_FILE="+filepath.Join(u.data, "author.key")),
-			startService(t, "aggregator", at, "POLYPHONY_CLICKHOUSE_ADDR="+u.at["clickhouse"]),
-		}
-	}
-	second := others()
-	for _, s := range second {
-		s.awaitReady()
-	}
-	r := rand.New(rand.NewPCG(uint64(seed), 0))
-	around := time.Now().UTC().Truncate(time.Hour).Add(-48 * time.Hour)
-	copyFile := filepath.Join(t.TempDir(), "copy")
-	var all []told
-	for first := 0; first < histories; first += atOnce {
-		round := len(all)
-		for i := first; i < min(histories, first+atOnce); i++ {
-			h := inventHistory(r, around)
-			for order := range orders {
-				all = append(all, h.tell(r, fmt.Sprintf("h%d.%d", i, order), pieces))
-			}
-		}
-		switch first / atOnce % 8 {
-		case 0, 4: // with a pause, what comes later finds decided what came before
-			u.tell(all[round:], u.settle)
-		case 1:
-			u.tell(all[round:], func() {
-				for _, s := range second {
-					s.kill()
-				}
-				second = others()
-			})
-		case 2, 6: // what is merged away nobody can look at
-			u.tell(all[round:], func() {
-				u.settle()
-				for _, table := range []string{"mentions_store", "locations", "heads", "selves", "edges", "notes", "counters", "gains", "statements", "originals", "touches"} {
-					u.sql("OPTIMIZE TABLE " + table + " FINAL")
-				}
-			})
-		default:
-			u.tell(all[round:], func() {})
-		}
-		u.copied("--file", copyFile)
-	}
-	u.mustShow(all, copyFile)
-}
-
 // TestSameInAnyOrder: the same facts under the same secret, heard in other orders, end as the same rows to the last column,
 // also where hashes decide what stands; only when each was recorded differs.
 func TestSameInAnyOrder(t *testing.T) {

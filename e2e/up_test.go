@@ -22,8 +22,10 @@ const (
 	readyTime = 60 * time.Second
 	// drainTime bounds a drain: requests in progress, groups, one flush and the engines.
 	drainTime = 30 * time.Second
-	// pollStep is how often what another process does is looked at.
+	// pollStep is how often what another process does is looked at, at first; the longer it takes the more seldom, at least every
+	// pollMost: to look costs those who are waited for, by a tenth of the time at most.
 	pollStep = 20 * time.Millisecond
+	pollMost = time.Second
 )
 
 // up is one `polyphony up` after the other on one data directory and on the same addresses.
@@ -262,16 +264,16 @@ func await(t *testing.T, what string, check func() error) {
 
 func awaitFor(t *testing.T, atMost time.Duration, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(atMost)
+	began := time.Now()
 	for {
 		err := check()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Since(began) > atMost {
 			t.Fatalf("waiting for %s: %v", what, err)
 		}
-		time.Sleep(pollStep)
+		time.Sleep(min(max(pollStep, time.Since(began)/10), pollMost))
 	}
 }
 
