@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"polyphony/pkg/bus"
 	"polyphony/pkg/nodes"
@@ -29,9 +30,9 @@ func run(ctx context.Context, p *service.Process, cfg config) error {
 	if err := service.CheckExposure(cfg.HTTPAddr, tokens != nil); err != nil {
 		return err
 	}
-	rules, err := nodes.LoadDir(cfg.NodesDir)
-	if err != nil {
-		return err
+	rules, broken := nodes.LoadDir(cfg.NodesDir)
+	if _, err := os.Stat(cfg.NodesDir); err != nil {
+		return broken // nothing is there that could be mended
 	}
 	b, err := bus.Open(bus.Config{URL: cfg.NATSURL, Name: "ingester", Credentials: cfg.NATSCredentials, Storage: cfg.StreamBytes}, p.Log)
 	if err != nil {
@@ -41,6 +42,13 @@ func run(ctx context.Context, p *service.Process, cfg config) error {
 	in := ingest.New(tokens, b, p.Log, p.Registry)
 	return p.Run(ctx, cfg.HTTPAddr, nil, service.Part{
 		Name: "ingester", Ready: in.Ready, Handler: in.Handler(),
-		Run: func(ctx context.Context) error { return in.Run(ctx, rules, cfg.NodesDir) },
+		Run: func(ctx context.Context) error {
+			if broken != nil {
+				if rules, err = in.LastGood(ctx, broken); err != nil || rules == nil {
+					return err
+				}
+			}
+			return in.Run(ctx, rules, cfg.NodesDir)
+		},
 	})
 }

@@ -62,6 +62,35 @@ func (in *Ingester) Run(ctx context.Context, rules *nodes.Rules, dir string) err
 	return nil
 }
 
+// LastGood gives the rules in force to an ingester whose nodes directory is broken when it starts. Where none are, the error is broken,
+// which says how to mend it; neither when ctx ends.
+func (in *Ingester) LastGood(ctx context.Context, broken error) (rules *nodes.Rules, err error) {
+	if in.bus.Prepare(ctx) != nil {
+		return nil, nil
+	}
+	err = backoff.RetryNotify(func() error {
+		version, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesCurrent)
+		if errors.Is(err, bus.ErrNoKey) {
+			return backoff.Permanent(broken)
+		}
+		if err != nil {
+			return err
+		}
+		archive, err := in.bus.Get(ctx, topology.RulesBucket, topology.RulesKey(string(version)))
+		if err != nil {
+			return err
+		}
+		rules, err = nodes.OpenVersion(archive, string(version))
+		return err
+	}, backoff.WithContext(bus.Forever(), ctx), func(err error, wait time.Duration) {
+		in.log.Warn("the nodes directory is broken, and the rules in force cannot be read", "broken", broken, "error", err, "wait", wait)
+	})
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	return rules, err
+}
+
 // guardPeriod is how soon it is noticed that the rules in force are gone from where enrichers look for them.
 const guardPeriod = 5 * time.Second
 

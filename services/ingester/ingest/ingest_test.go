@@ -751,6 +751,31 @@ func TestRemovedRulesAreBack(t *testing.T) {
 	})
 }
 
+// Who starts with a broken nodes directory takes the rules in force, and says what is broken where there are none.
+func TestStartWithABrokenDirectory(t *testing.T) {
+	b := setup(t, "", storage)
+	broken := errors.New("company.yaml:1:10: not valid YAML")
+	other := New(nil, b.bus, enginetest.Log(t), prometheus.NewRegistry())
+	rules, err := other.LastGood(t.Context(), broken)
+	if err != nil || rules.Version() != b.rules.Version() {
+		t.Fatalf("%v, %v", rules, err)
+	}
+	n := enginetest.NATS(t)
+	empty, err := bus.Open(bus.Config{URL: n.URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(empty.Close)
+	if rules, err = New(nil, empty, enginetest.Log(t), prometheus.NewRegistry()).LastGood(t.Context(), broken); !errors.Is(err, broken) {
+		t.Fatalf("%v, %v", rules, err)
+	}
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if rules, err = other.LastGood(ended, broken); rules != nil || err != nil {
+		t.Fatalf("%v, %v", rules, err)
+	}
+}
+
 // A sender is told to come again the later the longer the streams refuse; it begins anew once something was stored.
 func TestRetryAfter(t *testing.T) {
 	in, began := &Ingester{}, time.Now()
