@@ -139,6 +139,7 @@ const (
 	object                 // one event, on any number of lines
 	cloudEvent             // one CloudEvent whose data is the event
 	cloudBatch             // a JSON array of CloudEvents
+	arrayLines             // NDJSON that begins with a bracket, or a broken array with events on lines of their own
 )
 
 // formOf tells the form by the media type where it is definite, by the bytes where it is not: clients often send
@@ -160,7 +161,9 @@ func formOf(header http.Header, body []byte) (form, error) {
 	switch {
 	case header.Get("ce-specversion") != "":
 		return object, nil
-	case body[0] == '[' && !linesAfterBracket(body):
+	case body[0] == '[' && linesAfterBracket(body):
+		return arrayLines, nil
+	case body[0] == '[':
 		return array, nil
 	}
 	if first, _, more := bytes.Cut(body, []byte("\n")); more && !json.Valid(first) && json.Valid(body) {
@@ -181,7 +184,7 @@ func linesAfterBracket(body []byte) bool {
 		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
-		if line[0] == '{' && len(before) > 0 && !opensElement(before) && json.Valid(line) {
+		if line[0] == '{' && len(before) > 0 && !opensElement(before) && json.Valid(bytes.TrimSuffix(line, []byte(","))) {
 			return true
 		}
 		before = line
@@ -214,6 +217,8 @@ func (f form) events(body []byte) iter.Seq2[int, []byte] {
 		switch f {
 		case lines:
 			eachLine(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), yield)
+		case arrayLines:
+			eachLine(trimBody(body), func(n int, line []byte) bool { return yield(n, lineOfArray(line)) })
 		case object:
 			yield(1, oneLine(trimBody(body)))
 		case cloudEvent:
@@ -234,6 +239,17 @@ func eachLine(body []byte, yield func(int, []byte) bool) {
 			return
 		}
 	}
+}
+
+// lineOfArray is the object on a line of an array, without the bracket before it or what is behind it there; any other line as it is.
+func lineOfArray(line []byte) []byte {
+	inner, first := bytes.CutPrefix(line, []byte("["))
+	inner, last := bytes.CutSuffix(inner, []byte("]"))
+	inner = bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(inner), []byte(",")))
+	if !(first && last) && bytes.HasPrefix(inner, []byte("{")) && json.Valid(inner) {
+		return inner
+	}
+	return line
 }
 
 // eachElement cuts a JSON array at its top-level commas. What follows a fault is yielded as one broken element: so is

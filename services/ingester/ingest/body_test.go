@@ -48,6 +48,8 @@ func TestEvents(t *testing.T) {
 	f("", "[1]\n"+good+"\r\n\n"+good+"\n", "1:[1]", "2:"+good, "4:"+good)
 	f("", "[oops\""+"\n"+good, "1:[oops\"", "2:"+good)
 	f("", "[[{\n"+good, "1:[[{", "2:"+good)
+	f(plain, "[{\"a\":1},\n{\"x\": oops\n{\"b\":1}\n}]", `1:{"a":1}`, `2:{"x": oops`, `3:{"b":1}`, "4:}]")
+	f(plain, "[\n{\"a\":1}\n{\"b\":1},\n{\"c\":1}]", "1:[", `2:{"a":1}`, `3:{"b":1}`, `4:{"c":1}`)
 	f("", "[oops,\n"+good+"\n"+good, "1:[oops,", "2:"+good, "3:"+good)
 	f("", "["+good+"]\n"+good, "1:["+good+"]", "2:"+good)
 	f(plain, "[\n"+good+",\n\n"+good+"\n]", "1:"+good, "2:"+good)
