@@ -91,7 +91,7 @@ func plan(seed uint64, actor, n int, seams []string, fell map[string]int) (text 
 			count += r.IntN(2)
 		}
 		if i > 0 && fell[name] > fell[order[0]] {
-			count = 10 + r.IntN(40)
+			count = 60 + r.IntN(60) // after a minute or two: some of the first wait for a claim
 		}
 		falls = append(falls, fmt.Sprintf("%s,%d,%s", name, count, how))
 	}
