@@ -25,6 +25,9 @@ const (
 	// sooner: when the largest message no longer fits, which is about largest, or half is taken.
 	highWater = 80
 	largest   = 1 << 20
+	// lowWater is below what unread part of its size a stream has room again: one that is read as fast as it is filled is not said to
+	// every few seconds.
+	lowWater = 60
 )
 
 // Janitor keeps the streams of consumers within their bounds, and their messages moving, until ctx ends. It removes only what Polyphony's own
@@ -69,7 +72,7 @@ func (f Fill) Ratio() float64 { return float64(f.Bytes) / float64(max(1, f.Max))
 
 // alarm says when a stream comes near its limit, once, and when it no longer is.
 func alarm(log *slog.Logger, alarmed map[string]bool, f Fill) {
-	near := f.Unread*100 > f.Max*highWater
+	near := f.Unread*100 > f.Max*highWater || alarmed[f.Stream] && f.Unread*100 > f.Max*lowWater
 	switch {
 	case near && !alarmed[f.Stream]:
 		log.Error("a stream is nearly full of what was not read yet, and will refuse: look at what its readers wait for in their /readyz, or give it more room",
