@@ -23,7 +23,12 @@ import (
 
 func startBus(t *testing.T, storage int64) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(bus.Config{URL: enginetest.NATS(t).URL(), Name: "test", Storage: storage}, enginetest.Log(t))
+	return openBus(t, enginetest.NATS(t).URL(), storage)
+}
+
+func openBus(t *testing.T, url string, storage int64) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(bus.Config{URL: url, Name: "test", Storage: storage}, enginetest.Log(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package aggregate
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -111,12 +110,31 @@ func TestClaimsOfOthers(t *testing.T) {
 // late is an address of a server whose answers take longer than a claim does.
 func late(t *testing.T, addr string) string {
 	t.Helper()
+	return relay(t, addr, func([]byte) bool { return true }, func([]byte) bool { time.Sleep(300 * time.Millisecond); return true })
+}
+
+// relay is an address that stands before a server. asks and answers see what passes either way, and hang up when they say no.
+func relay(t *testing.T, addr string, asks, answers func([]byte) bool) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var relays sync.WaitGroup
 	t.Cleanup(func() { l.Close(); relays.Wait() })
+	pass := func(from, to net.Conn, may func([]byte) bool) {
+		defer to.Close()
+		piece := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(piece)
+			if err != nil || !may(piece[:n]) {
+				return
+			}
+			if _, err := to.Write(piece[:n]); err != nil {
+				return
+			}
+		}
+	}
 	relays.Go(func() {
 		for {
 			client, err := l.Accept()
@@ -128,21 +146,8 @@ func late(t *testing.T, addr string) string {
 				client.Close()
 				continue
 			}
-			relays.Go(func() { _, _ = io.Copy(server, client); server.Close() })
-			relays.Go(func() {
-				defer client.Close()
-				answer := make([]byte, 64<<10)
-				for {
-					n, err := server.Read(answer)
-					if err != nil {
-						return
-					}
-					time.Sleep(300 * time.Millisecond)
-					if _, err := client.Write(answer[:n]); err != nil {
-						return
-					}
-				}
-			})
+			relays.Go(func() { pass(client, server, asks) })
+			relays.Go(func() { pass(server, client, answers) })
 		}
 	})
 	return l.Addr().String()
@@ -151,14 +156,7 @@ func late(t *testing.T, addr string) string {
 // TestWatermarkKnowsAllThatChangesMetrics: what was published and not stored holds a mark back, whichever way it takes.
 func TestWatermarkKnowsAllThatChangesMetrics(t *testing.T) {
 	engine := enginetest.NATS(t)
-	b, err := bus.Open(bus.Config{URL: engine.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	if err := b.Prepare(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	b := openBus(t, engine.URL(), 64<<20)
 	progress := func() (watermark, sequences) {
 		t.Helper()
 		now, err := readProgress(t.Context(), b)

@@ -105,8 +105,8 @@ type loss struct {
 	What  []string `json:"what"`
 }
 
-// remembered notes what is lost when it is seen for the second time, and when it is more than was noted, and gives what was noted in this epoch where nothing shows it any
-// more: streams grow, and are tidied.
+// remembered notes what is lost when it is seen for the second time, and when it is more than was noted, and gives what was noted in
+// this epoch where nothing shows it any more: streams grow, and are tidied.
 func (ag *Aggregator) remembered(ctx context.Context, epoch uint32, losses []error) ([]error, error) {
 	var known loss
 	note, err := ag.bus.Get(ctx, topology.MarksBucket, topology.LossMark)

@@ -5,13 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -165,8 +162,16 @@ func TestClaimAfterAnOutage(t *testing.T) {
 	if err := store.Migrate(t.Context(), func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	r := &refuser{refused: make(chan struct{}, 100)}
-	ag := New(b, openStore(t, r.before(t, engine.Addr())), enginetest.Log(t), prometheus.NewRegistry())
+	var refuses atomic.Bool
+	refused := make(chan struct{}, 100)
+	asks := func(piece []byte) bool {
+		if !refuses.Load() || !bytes.Contains(piece, []byte("INSERT INTO freshness_store")) {
+			return true
+		}
+		refused <- struct{}{}
+		return false
+	}
+	ag := New(b, openStore(t, relay(t, engine.Addr(), asks, func([]byte) bool { return true })), enginetest.Log(t), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(t.Context())
 	following := make(chan error, 1)
 	go func() { following <- ag.followFreshness(ctx) }()
@@ -201,17 +206,13 @@ func TestClaimAfterAnOutage(t *testing.T) {
 			t.Fatal("nothing was claimed")
 		}
 	}
-	r.refuses.Store(true)
+	refuses.Store(true)
 	publish()
-	awaitRefusal := func() {
-		t.Helper()
-		select {
-		case <-r.refused:
-		case <-time.After(time.Minute):
-			t.Fatal("nobody would store a claim")
-		}
+	select {
+	case <-refused:
+	case <-time.After(time.Minute):
+		t.Fatal("nobody would store a claim")
 	}
-	awaitRefusal()
 	response, err := http.Post("http://"+engine.HTTPAddr()+"/?database=polyphony", "text/plain", strings.NewReader("TRUNCATE TABLE freshness_store"))
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +222,7 @@ func TestClaimAfterAnOutage(t *testing.T) {
 	}
 	time.Sleep(2 * freshnessPeriod) // what was begun before is refused as well
 	http.DefaultClient.CloseIdleConnections()
-	r.refuses.Store(false)
+	refuses.Store(false)
 	for range 30 { // in which a wrong claim would come
 		if got := claimed(); got.Unix() != 0 {
 			t.Fatalf("claimed until %v by a ClickHouse that lost its claims", got)
@@ -232,52 +233,4 @@ func TestClaimAfterAnOutage(t *testing.T) {
 	if held, _, err := other.checkClaims(t.Context()); err != nil || !held.lost {
 		t.Errorf("not taken for lost: %v", err)
 	}
-}
-
-// refuser stands before a ClickHouse and hangs up on who would store a claim, while it refuses.
-type refuser struct {
-	refuses atomic.Bool
-	refused chan struct{}
-}
-
-func (r *refuser) before(t *testing.T, addr string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var relays sync.WaitGroup
-	t.Cleanup(func() { l.Close(); relays.Wait() })
-	relays.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			relays.Go(func() { _, _ = io.Copy(client, server); client.Close() })
-			relays.Go(func() {
-				defer server.Close()
-				asked := make([]byte, 64<<10)
-				for {
-					n, err := client.Read(asked)
-					if err != nil {
-						return
-					}
-					if r.refuses.Load() && bytes.Contains(asked[:n], []byte("INSERT INTO freshness_store")) {
-						r.refused <- struct{}{}
-						return
-					}
-					if _, err := server.Write(asked[:n]); err != nil {
-						return
-					}
-				}
-			})
-		}
-	})
-	return l.Addr().String()
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"polyphony/pkg/bus"
 	"polyphony/pkg/embedded/enginetest"
 	"polyphony/pkg/nodes"
 	"polyphony/pkg/topology"
@@ -23,14 +22,7 @@ func TestRulesAreFollowed(t *testing.T) {
 	if err := store.Migrate(t.Context(), func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	b, err := bus.Open(bus.Config{URL: engine.URL(), Name: "test", Storage: 64 << 20}, enginetest.Log(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	if err := b.Prepare(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	b := openBus(t, engine.URL(), 64<<20)
 	ag := New(b, store, enginetest.Log(t), prometheus.NewRegistry())
 	ctx, stop := context.WithCancel(t.Context())
 	following := make(chan error, 1)
